@@ -1,0 +1,92 @@
+"""Runs each part in a thread of its own and starts it again when it fails.
+
+A part is written as if nothing ever failed: it raises, and here alone its failures are caught, counted, logged once and
+answered with a back-off that grows while the part gets nothing done (full jitter, so that a fleet does not move in step).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import tenacity
+
+from agent.errors import EdgepostError
+from agent.health import Health, PartHealth
+from drivers.contract import DriverError
+
+log = logging.getLogger(__name__)
+
+
+class Part(Protocol):
+    """Something that runs until it is told to stop."""
+
+    name: str
+
+    def run(self, stop: threading.Event, health: PartHealth) -> None:
+        """Work until `stop` is set, calling `health.ok()` at each success; raise what goes wrong, hold nothing after."""
+
+
+class Supervisor:
+    """Starts parts, keeps them running, stops them all within a deadline."""
+
+    def __init__(self, health: Health, *, backoff_s: float = 0.5, backoff_max_s: float = 30.0) -> None:
+        self._health = health
+        self._backoff = tenacity.wait_random_exponential(multiplier=backoff_s, max=backoff_max_s)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, parts: Sequence[Part]) -> None:
+        """Start a thread for each part."""
+        for part in parts:
+            thread = threading.Thread(target=self._keep_running, args=(part,), name=part.name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, deadline_s: float) -> list[str]:
+        """Ask all parts to end and wait; returns the names of those that had not ended in time."""
+        self._stop.set()
+        deadline = time.monotonic() + deadline_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def _keep_running(self, part: Part) -> None:
+        health = self._health.part(part.name)
+        log_failure = _FailureLog(part.name, health)
+
+        def after_failure(state: tenacity.RetryCallState) -> None:
+            if health.succeeded.is_set():
+                state.attempt_number = 1  # it worked meanwhile: this failure is a first one again
+            error = state.outcome.exception() if state.outcome else None
+            log_failure(error)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Exception),
+            wait=self._backoff,
+            stop=tenacity.stop_when_event_set(self._stop),
+            sleep=tenacity.sleep_using_event(self._stop),
+            after=after_failure,
+            retry_error_callback=lambda _: None,
+        )
+        retrying(part.run, self._stop, health)
+        health.stopped()
+
+
+class _FailureLog:
+    """Logs a failure when it is new and its end, and stays silent while it goes on."""
+
+    def __init__(self, name: str, health: PartHealth) -> None:
+        self._name = name
+        self._health = health
+        self._last = ""
+
+    def __call__(self, error: BaseException | None) -> None:
+        text = str(error) if isinstance(error, (OSError, ValueError, EdgepostError, DriverError)) else repr(error)
+        again = text == self._last and not self._health.succeeded.is_set()
+        self._health.failed(text)
+        self._last = text
+        if not again:
+            log.warning("%s: %s; trying again", self._name, text)
+            log.debug("%s: where it failed", self._name, exc_info=error)
