@@ -29,13 +29,21 @@ class PartHealth:
         if not self.succeeded.is_set():
             self.succeeded.set()
 
-    def failed(self, error: str) -> None:
-        """Note a failure; the part is about to be tried again."""
+    def add(self, **counts: int) -> None:
+        """Note a success that raises the figures named by these amounts."""
         with self._lock:
+            summed = {name: self._figures.get(name, 0) + count for name, count in counts.items()}
+        self.ok(**summed)
+
+    def failed(self, error: str) -> bool:
+        """Note a failure that will be tried again; returns whether it is news, worth a line in the log."""
+        with self._lock:
+            news = self._state != "failing" or self._last_error != error
             self._state = "failing"
             self._errors += 1
             self._last_error = error
         self.succeeded.clear()
+        return news
 
     def stopped(self) -> None:
         """Note that the part has ended as it was asked to."""

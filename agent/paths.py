@@ -40,9 +40,13 @@ def make_private(path: Path, mode: int = 0o700) -> Path:
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
-        raise EdgepostError(f"{path}: can't be created ({error.strerror}): name another with --data-dir and --runtime-dir") from error
+        raise EdgepostError(
+            f"{path}: can't be created ({error.strerror}): name another with --data-dir and --runtime-dir"
+        ) from error
     if path.stat().st_uid != os.geteuid():
-        raise EdgepostError(f"{path}: belongs to user {path.stat().st_uid}, not to you ({os.geteuid()}): name another directory")
+        raise EdgepostError(
+            f"{path}: belongs to user {path.stat().st_uid}, not to you ({os.geteuid()}): name another directory"
+        )
     return path
 
 
@@ -54,3 +58,10 @@ def frames_dir(runtime: Path) -> Path:
 def ingest_address(runtime: Path) -> str:
     """The ZMQ address where programs on this machine post events."""
     return f"ipc://{runtime / 'ingest'}"
+
+
+def check_socket_path(path: Path) -> None:
+    """Raise EdgepostError when a Unix socket's path is longer than the kernel takes (107 bytes)."""
+    excess = len(os.fsencode(path)) - 107
+    if excess > 0:
+        raise EdgepostError(f"{path}: {excess} bytes too long for a socket: name a shorter --runtime-dir")

@@ -1,7 +1,7 @@
 """Runs each part in a thread of its own and starts it again when it fails.
 
-A part is written as if nothing ever failed: it raises, and here alone its failures are caught, counted, logged once and
-answered with a back-off that grows while the part gets nothing done (full jitter, so that a fleet does not move in step).
+A part is written as if nothing ever failed: it raises, and here alone its failures are caught, counted, logged once
+and answered with a back-off that grows while the part gets nothing done (full jitter: a fleet must not move in step).
 """
 
 import logging
@@ -25,7 +25,7 @@ class Part(Protocol):
     name: str
 
     def run(self, stop: threading.Event, health: PartHealth) -> None:
-        """Work until `stop` is set, calling `health.ok()` at each success; raise what goes wrong, hold nothing after."""
+        """Work until `stop` is set, calling `health.ok()` at each success; raise what goes wrong, then hold nothing."""
 
 
 class Supervisor:
@@ -44,6 +44,10 @@ class Supervisor:
             self._threads.append(thread)
             thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Ask all parts to end, without waiting."""
+        self._stop.set()
+
     def stop(self, deadline_s: float) -> list[str]:
         """Ask all parts to end and wait; returns the names of those that had not ended in time."""
         self._stop.set()
@@ -54,13 +58,12 @@ class Supervisor:
 
     def _keep_running(self, part: Part) -> None:
         health = self._health.part(part.name)
-        log_failure = _FailureLog(part.name, health)
 
         def after_failure(state: tenacity.RetryCallState) -> None:
             if health.succeeded.is_set():
                 state.attempt_number = 1  # it worked meanwhile: this failure is a first one again
-            error = state.outcome.exception() if state.outcome else None
-            log_failure(error)
+            if not self._stop.is_set() and state.outcome is not None:
+                _note(part.name, health, state.outcome.exception())
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Exception),
@@ -74,19 +77,9 @@ class Supervisor:
         health.stopped()
 
 
-class _FailureLog:
-    """Logs a failure when it is new and its end, and stays silent while it goes on."""
-
-    def __init__(self, name: str, health: PartHealth) -> None:
-        self._name = name
-        self._health = health
-        self._last = ""
-
-    def __call__(self, error: BaseException | None) -> None:
-        text = str(error) if isinstance(error, (OSError, ValueError, EdgepostError, DriverError)) else repr(error)
-        again = text == self._last and not self._health.succeeded.is_set()
-        self._health.failed(text)
-        self._last = text
-        if not again:
-            log.warning("%s: %s; trying again", self._name, text)
-            log.debug("%s: where it failed", self._name, exc_info=error)
+def _note(name: str, health: PartHealth, error: BaseException | None) -> None:
+    """Count a failure, and log it when it is new: a steady state is silent."""
+    text = str(error) if isinstance(error, (OSError, ValueError, EdgepostError, DriverError)) else repr(error)
+    if health.failed(text):
+        log.warning("%s: %s; trying again", name, text)
+        log.debug("%s: where it failed", name, exc_info=error)

@@ -45,6 +45,18 @@ class Duration(float):
         return f"{float(self) / self.SECONDS[unit]:g}{unit}"
 
 
+class PositiveDuration(Duration):
+    """A time span above zero."""
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read "10s" and the like; raises ValueError for anything that is no duration above zero."""
+        span = super().parse(text)
+        if span <= 0:
+            raise ValueError(f"expected a duration above zero, found {text!r}")
+        return span
+
+
 class Size(int):
     """A number of bytes, written with its unit: "512KiB", "256MiB", "1GiB", "10MB"."""
 

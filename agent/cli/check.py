@@ -1,0 +1,19 @@
+"""`edgepost check`: every fault of a configuration at once."""
+
+import argparse
+from pathlib import Path
+
+from agent import config, paths
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {paths.config_file()})")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = args.config or paths.config_file()
+    loaded = config.load(path)
+    print(
+        f"{path}: good: {len(loaded.sensors)} sensors, {len(loaded.cameras)} cameras, to {', '.join(loaded.mqtt.urls)}"
+    )
+    return 0

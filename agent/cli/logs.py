@@ -1,0 +1,17 @@
+"""Where the log goes: stderr, one line an event, in UTC."""
+
+import logging
+import os
+import time
+
+
+def set_up_logging(default: str = "INFO") -> None:
+    """Log to stderr at `$EDGEPOST_LOG` (DEBUG, INFO, WARNING, ERROR) or the default."""
+    level = os.environ.get("EDGEPOST_LOG", default).upper()
+    if level not in logging.getLevelNamesMapping():
+        level = default
+    formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler])

@@ -1,0 +1,253 @@
+"""The configuration: typed, checked whole, every fault at once as `file:line: key: what is wrong, found, expected`."""
+
+import difflib
+import re
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from agent.errors import ConfigError
+from agent.toml_source import Table, read_tables
+from drivers import registry
+from drivers.contract import DriverError, Duration, PositiveDuration, PositiveInt, Settings, Size, decode_quantity
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}$", extra={"expected": "1 to 64 of a-z 0-9 _ -"})]
+SCHEMES = ("mqtt", "mqtts", "ws", "wss")
+
+
+class BrokerUrl(str):
+    """Where a broker is: `mqtt://host:1883`, `mqtts://`, `ws://` or `wss://`; never with credentials in it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> "BrokerUrl":
+        """Check an address; raises ValueError that names the form expected."""
+        expected = f"expected {'|'.join(SCHEMES)}://host[:port]"
+        if not isinstance(text, str):
+            raise ValueError(f"{expected}, found {text!r}")  # noqa: TRY004 (a fault of the configuration)
+        try:
+            parts = urllib.parse.urlsplit(text)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"{expected}, found {_redact(text)!r}: {error}") from None
+        if parts.username or parts.password:
+            raise ValueError(f"found {_redact(text)!r} with credentials in it, expected username and password_file")
+        if parts.scheme not in SCHEMES or not parts.hostname:
+            raise ValueError(f"{expected}, found {_redact(text)!r}")
+        return cls(text)
+
+
+class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[device]`: who this is."""
+
+    id: Name = "auto"
+
+
+class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[mqtt]`: where the broker is and how to talk to it."""
+
+    urls: Annotated[list[BrokerUrl], msgspec.Meta(min_length=1)]
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    root: Name = "edgepost"
+    username: str = ""
+    password_file: str = ""
+    ca: str = ""
+    keepalive: PositiveDuration = PositiveDuration(30)
+    connect_timeout: PositiveDuration = PositiveDuration(4)
+    ack_timeout: PositiveDuration = PositiveDuration(20)
+    window: PositiveInt = 256
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[queue]`: how much is kept on disk, and how safely."""
+
+    max_bytes: Size = Size(256 * 2**20)
+    on_full: Literal["drop-oldest", "block"] = "drop-oldest"
+    durability: Literal["power"] = "power"
+    commit_interval: Duration = Duration(0.1)
+
+
+class SensorConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[[sensor]]`: the agent's own keys; every other key belongs to the driver."""
+
+    name: Name
+    driver: str
+    interval: PositiveDuration = PositiveDuration(10)
+    settings: Any = None
+
+
+class CameraConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[[camera]]`: the agent's own keys; every other key belongs to the driver."""
+
+    name: Name
+    driver: str
+    slots: Annotated[int, msgspec.Meta(ge=3, le=64)] = 8
+    stall_timeout: PositiveDuration = PositiveDuration(10)
+    settings: Any = None
+    raw: dict[str, Any] = {}
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    device: DeviceConfig
+    mqtt: MqttConfig
+    queue: QueueConfig
+    sensors: list[SensorConfig]
+    cameras: list[CameraConfig]
+
+
+SECTIONS = {"[device]": DeviceConfig, "[mqtt]": MqttConfig, "[queue]": QueueConfig}
+SOURCES: dict[str, tuple[registry.Kind, type[Any]]] = {
+    "[[sensor]]": ("sensor", SensorConfig),
+    "[[camera]]": ("camera", CameraConfig),
+}
+T = TypeVar("T")
+_WRONG = object()  # stands for a value that was reported as a fault
+
+
+def load(path: Path, *, mqtt_url: str | None = None) -> Config:
+    """Read a file and what lies in `conf.d/` beside it; raises ConfigError with every fault.
+
+    `mqtt_url` stands in for `[mqtt] urls`: the simulator brings its own broker.
+    """
+    faults: list[str] = []
+    tables: list[Table] = []
+    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+        try:
+            tables += read_tables(file)
+        except ConfigError as error:
+            faults += error.faults
+    checker = _Checker(tables, faults)
+    if not any(table.name in SOURCES for table in tables) and not faults:
+        faults.append(f"{path}: there is nothing to read: expected a [[sensor]] or [[camera]] (see `edgepost drivers`)")
+    known = [*SECTIONS, *SOURCES]
+    for table in tables:
+        if table.name not in known:
+            faults.append(f"{table.where()}: {table.name}: unknown section{_near(table.name, known)}")
+    device = checker.section("[device]", DeviceConfig)
+    mqtt = checker.section("[mqtt]", MqttConfig, {"urls": [mqtt_url]} if mqtt_url else {}, missing_in=path)
+    queue = checker.section("[queue]", QueueConfig)
+    sensors, cameras = checker.sources("[[sensor]]"), checker.sources("[[camera]]")
+    checker.check_names()
+    if faults or device is None or mqtt is None or queue is None:
+        raise ConfigError(faults)
+    return Config(device=device, mqtt=mqtt, queue=queue, sensors=sensors, cameras=cameras)
+
+
+class _Checker:
+    """Turns tables into structs and collects what is wrong with them."""
+
+    def __init__(self, tables: Sequence[Table], faults: list[str]) -> None:
+        self._tables = tables
+        self._faults = faults
+
+    def section(
+        self, name: str, kind: type[T], given: dict[str, Any] | None = None, missing_in: Path | None = None
+    ) -> T | None:
+        """One struct from all tables of a name: a later file's keys replace an earlier one's."""
+        values: dict[str, Any] = {}
+        where = f"{missing_in}"
+        for table in self._tables:
+            if table.name == name:
+                values |= self._convert(table, table.values, kind)
+                where = table.where()
+        return self._build(kind, values | (given or {}), where, name.strip("[]"))
+
+    def sources(self, name: str) -> list[Any]:
+        """The structs of all tables of a name, each with the settings of its driver."""
+        built = (self._source(table, *SOURCES[name]) for table in self._tables if table.name == name)
+        return [source for source in built if source is not None]
+
+    def check_names(self) -> None:
+        """A name stands in topics and file names: there can be only one of each."""
+        first: dict[str, str] = {}
+        for table in self._tables:
+            name = table.values.get("name")
+            if table.name in SOURCES and isinstance(name, str):
+                if name in first:
+                    self._faults.append(f"{table.where('name')}: name: {name!r} is used already at {first[name]}")
+                first.setdefault(name, table.where("name"))
+
+    def _source(self, table: Table, kind: registry.Kind, struct: type[Any]) -> Any:
+        own = {field.name for field in msgspec.structs.fields(struct)} - {"settings", "raw"}
+        values = self._convert(table, {key: value for key, value in table.values.items() if key in own}, struct)
+        raw = {key: value for key, value in table.values.items() if key not in own}
+        if isinstance(values.get("driver"), str):
+            try:
+                settings_type: type[Settings] = registry.load(kind, values["driver"]).Settings
+            except DriverError as error:
+                self._faults.append(f"{table.where('driver')}: driver: {error}")
+                return None
+            converted = self._convert(table, raw, settings_type, also=own)
+            values["settings"] = self._build(settings_type, converted, table.where(), table.name.strip("[]"))
+        if struct is CameraConfig:
+            values["raw"] = raw
+        return self._build(struct, values, table.where(), table.name.strip("[]"))
+
+    def _convert(
+        self, table: Table, values: dict[str, Any], kind: type[Any], also: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Check key by key, since msgspec stops at the first fault of a struct."""
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        converted: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in fields:
+                hint = _near(key, [*fields, *also])
+                self._faults.append(f"{table.where(key)}: {key}: unknown key{hint}")
+                continue
+            try:
+                converted[key] = msgspec.convert(value, fields[key].type, dec_hook=_decode)
+            except msgspec.ValidationError as error:
+                self._faults.append(f"{table.where(key)}: {key}: {_fault(error, value, fields[key].type)}")
+                converted[key] = _WRONG
+        return converted
+
+    def _build(self, kind: type[T], values: dict[str, Any], where: str, section: str) -> T | None:
+        """The struct, when all of its keys are there and good."""
+        missing = [field for field in msgspec.structs.fields(kind) if field.required and field.name not in values]  # type: ignore[arg-type]
+        for field in missing:
+            expected = _expected(field.type)
+            self._faults.append(f"{where}: {section}.{field.name}: is missing{expected and f', expected {expected}'}")
+        if missing or _WRONG in values.values():
+            return None
+        try:
+            return kind(**values)
+        except ValueError as error:
+            self._faults.append(f"{where}: {section}.{error}")
+            return None
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {near[0]}?" if near else f", expected one of: {', '.join(known)}"
+
+
+def _redact(value: Any) -> Any:
+    return re.sub(r"://[^/@\s]*@", "://…@", value) if isinstance(value, str) else value
+
+
+def _decode(kind: type, value: object) -> Any:
+    return BrokerUrl.parse(value) if kind is BrokerUrl else decode_quantity(kind, value)
+
+
+def _fault(error: msgspec.ValidationError, value: object, kind: Any) -> str:
+    text = str(error)
+    if "found" in text:  # ours: it says both already
+        return text
+    expected = _expected(kind) or f"{text[:1].lower()}{text[1:]}".removeprefix("expected ")
+    return f"found {_redact(value)!r}, expected {expected}"
+
+
+def _expected(kind: Any) -> str:
+    """What a key takes, in words, where its type says it."""
+    info = msgspec.inspect.type_info(kind)
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return " or ".join(repr(value) for value in info.values)
+    if isinstance(info, msgspec.inspect.Metadata) and info.extra:
+        return str(info.extra.get("expected", ""))
+    return ""

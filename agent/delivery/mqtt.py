@@ -1,0 +1,286 @@
+"""One connection to one broker: the only place that knows paho.
+
+paho is driven from the caller's own thread (`step`), with no thread of its own. So no callback runs under a lock, an
+exception can't kill a network thread unseen, and nothing is published twice by paho on its own account: a connection
+that ended is never opened again, a new one starts with nothing in it.
+
+Not relied on, because paho does not do them: Receive Maximum and Maximum Packet Size (the uplink checks both), a bound
+on what is kept while offline (nothing is published but while connected), a failed PUBACK (read from its reason code).
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from agent.config import MqttConfig
+from agent.delivery.codec import Message
+from agent.errors import EdgepostError
+
+Protocol = Literal["5", "3.1.1"]
+
+SCHEMES = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+UNSUPPORTED_PROTOCOL = 0x84
+MAX_INFLIGHT = 65535
+
+
+class ConnectionLost(EdgepostError, ConnectionError):
+    """The broker can't be reached, refused us, or went away. The text says which broker and why."""
+
+
+class ProtocolRefused(ConnectionLost):
+    """The broker does not speak this version of MQTT."""
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """Where a broker is and how to be let in."""
+
+    url: str
+    username: str = ""
+    password_file: str = ""
+    ca: str = ""
+
+    @property
+    def parts(self) -> tuple[str, str, int, str]:
+        """(scheme, host, port, path)."""
+        url = urllib.parse.urlsplit(self.url)
+        return url.scheme, url.hostname or "", url.port or SCHEMES[url.scheme], url.path or "/mqtt"
+
+
+def brokers(mqtt: MqttConfig) -> list[Broker]:
+    """The brokers of a configuration, in the order in which they are tried."""
+    return [Broker(url, mqtt.username, mqtt.password_file, mqtt.ca) for url in mqtt.urls]
+
+
+class Acknowledgement(msgspec.Struct, frozen=True):
+    """A PUBACK or SUBACK: `code` is its MQTT 5 reason code, 0x80 and above for a failure."""
+
+    mid: int
+    code: int
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message that a subscription brought."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+
+
+class Connection:
+    """A connection that is opened once, used by one thread, and closed."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        protocol: Protocol,
+        *,
+        keepalive_s: int = 30,
+        will: Message | None = None,
+        keep_session: bool = False,
+    ) -> None:
+        self.url = broker.url
+        self.protocol = protocol
+        self.receive_maximum = MAX_INFLIGHT
+        self.maximum_packet_size: int | None = None
+        self._broker = broker
+        self._keepalive_s = keepalive_s
+        self._will = will
+        self._keep_session = keep_session
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if protocol == "5" else not keep_session,
+            protocol=MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311,
+            transport="websockets" if broker.parts[0] in {"ws", "wss"} else "tcp",
+            reconnect_on_failure=False,
+        )
+        self._client.max_inflight_messages = MAX_INFLIGHT  # the window is the uplink's
+        self._connack: int | None = None
+        self._lost: str | None = None
+        self._events: list[Acknowledgement | Received] = []
+
+    def open(self, timeout_s: float) -> None:
+        """Connect and wait for the CONNACK; raises ConnectionLost, ProtocolRefused."""
+        scheme, host, port, path = self._broker.parts
+        client = self._client
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = lambda _c, _u, mid, reason, _p: self._events.append(Acknowledgement(mid, reason.value))
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._events.append(
+            Acknowledgement(mid, reasons[0].value)
+        )
+        client.on_message = lambda _c, _u, message: self._events.append(
+            Received(message.topic, bytes(message.payload), message.retain)
+        )
+        client.connect_timeout = timeout_s
+        if self._broker.username:
+            client.username_pw_set(self._broker.username, _read_secret(self._broker.password_file))
+        if scheme in {"mqtts", "wss"}:
+            client.tls_set_context(_tls_context(self._broker.ca))
+        if scheme in {"ws", "wss"}:
+            client.ws_set_options(path=path)
+        if self._will:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
+        try:
+            client.connect(host, port, self._keepalive_s, **self._session_options())
+        except (OSError, ValueError) as error:
+            raise ConnectionLost(f"{self.url}: can't be reached: {_reason(error)}") from error
+        self._set_socket_options()
+        self._await_connack(timeout_s)
+
+    def publish(self, message: Message) -> int:
+        """Send a message at QoS 1; returns the mid that its acknowledgement will carry. Raises ConnectionLost."""
+        properties = None
+        if self.protocol == "5":
+            properties = _properties(PacketTypes.PUBLISH)
+            properties.ContentType = message.content_type
+            if message.properties:
+                properties.UserProperty = list(message.properties.items())
+        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+        if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE}:
+            raise ConnectionLost(f"{self.url}: {paho.error_string(info.rc)}")
+        return info.mid
+
+    def subscribe(self, topic: str) -> None:
+        """Ask for a topic at QoS 1; the broker's answer is an Acknowledgement."""
+        self._client.subscribe(topic, qos=1)
+
+    def step(self, timeout_s: float, wake_fd: int | None = None) -> list[Acknowledgement | Received]:
+        """Do the network's work for up to `timeout_s`, less when something arrives or `wake_fd` becomes readable.
+
+        Returns what arrived; raises ConnectionLost.
+        """
+        sock: Any = self._client.socket()
+        if sock is not None:
+            held = bool(getattr(sock, "pending", lambda: 0)())  # by TLS or WebSockets, where select does not see it
+            reading = [sock] if wake_fd is None else [sock, wake_fd]
+            writing = [sock] if self._client.want_write() else []
+            readable, writable, _ = select.select(reading, writing, [], 0.0 if held else timeout_s)
+            if held or sock in readable:
+                self._client.loop_read()
+            if writable:
+                self._client.loop_write()
+            self._client.loop_misc()
+        events, self._events = self._events, []
+        if not events and (self._lost is not None or self._client.socket() is None):
+            raise ConnectionLost(f"{self.url}: connection lost: {self._lost or 'closed by the broker'}")
+        return events
+
+    def close(self) -> None:
+        """Say goodbye if there is somebody to say it to; safe twice and after a failed open."""
+        self._client.on_disconnect = None
+        with contextlib.suppress(OSError, ValueError):
+            self._client.disconnect()
+            self._client.loop_misc()
+        sock = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def _session_options(self) -> dict[str, Any]:
+        if self.protocol == "3.1.1":
+            return {}
+        properties = _properties(PacketTypes.CONNECT)
+        if self._keep_session:
+            properties.SessionExpiryInterval = 3600
+        return {"clean_start": not self._keep_session, "properties": properties}
+
+    def _await_connack(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self._connack is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ConnectionLost(f"{self.url}: no CONNACK within {timeout_s:g} s: is it an MQTT broker?")
+            try:
+                self._events += self.step(left)
+            except ConnectionLost as error:
+                if not self._refused():
+                    raise ProtocolRefused(f"{error}, before its CONNACK") from error
+                break
+        if self._connack == UNSUPPORTED_PROTOCOL:
+            raise ProtocolRefused(f"{self.url}: does not speak MQTT {self.protocol}")
+        if self._connack:
+            raise ConnectionLost(f"{self.url}: refused us: {self._lost} (check username and password_file)")
+
+    def _refused(self) -> bool:
+        """Whether a CONNACK has arrived meanwhile that refuses us."""
+        return bool(self._connack)
+
+    def _on_connect(
+        self, _client: object, _userdata: object, _flags: object, reason: Any, properties: Properties | None
+    ) -> None:
+        self._connack = reason.value
+        if reason.is_failure:
+            self._lost = str(reason)
+        if properties is not None:
+            self.receive_maximum = getattr(properties, "ReceiveMaximum", MAX_INFLIGHT)
+            self.maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+
+    def _on_disconnect(
+        self, _client: object, _userdata: object, _flags: object, reason: Any, _properties: Properties | None
+    ) -> None:
+        self._lost = self._lost or str(reason)
+
+    def _set_socket_options(self) -> None:
+        """A half-open connection shows after one keepalive, not after the kernel's quarter of an hour."""
+        sock = self._client.socket()
+        plain = getattr(sock, "_socket", sock)  # paho's WebSocket wrapper
+        if isinstance(plain, socket.socket):
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._keepalive_s * 1000)
+
+
+def connect(make: Callable[[Protocol], Connection], protocols: tuple[Protocol, ...], timeout_s: float) -> Connection:
+    """Open a connection with the first of `protocols` that the broker speaks; raises ConnectionLost."""
+    for protocol in protocols:
+        connection = make(protocol)
+        try:
+            connection.open(timeout_s)
+        except ConnectionLost as error:
+            connection.close()
+            if isinstance(error, ProtocolRefused) and protocol != protocols[-1]:
+                continue
+            raise
+        return connection
+    raise AssertionError("no protocol given")
+
+
+def _properties(packet_type: int) -> Properties:
+    return Properties(packet_type)  # type: ignore[no-untyped-call]
+
+
+def _tls_context(ca: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _read_secret(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() if path else None
+    except OSError as error:
+        raise ConnectionLost(f"mqtt: password_file: {path}: can't be read: {error.strerror}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: is the broker running and is the port right?"
+    if isinstance(error, socket.gaierror):
+        return f"the host's name can't be resolved ({error.strerror})"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return str(error)

@@ -1,0 +1,99 @@
+"""The database under the queue: diskcache, made to hold raw bytes under integer and text keys and nothing else.
+
+diskcache pickles what is not bytes, and a poisoned database would then run code when it is read (CVE-2025-69872); it
+also evicts and expires by default. Here neither can happen: `RawDisk` refuses everything but inline bytes, on reading
+too, and the settings below turn eviction off for good.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diskcache
+from diskcache.core import MODE_RAW
+
+from agent.errors import EdgepostError
+
+SETTINGS = {
+    "eviction_policy": "none",
+    "cull_limit": 0,
+    "statistics": 0,
+    "tag_index": 0,
+    "sqlite_journal_mode": "wal",
+    "sqlite_synchronous": 2,  # fsync at every commit: 1 lost acknowledged rows in a power cut
+    "sqlite_mmap_size": 0,  # an I/O error in a mapping would be SIGBUS
+    "sqlite_cache_size": 256,  # pages of 4 KiB for each connection; diskcache's 8192 would be 32 MB
+    "sqlite_auto_vacuum": 0,
+    "sqlite_wal_autocheckpoint": 256,
+    "sqlite_journal_size_limit": 4 * 1024 * 1024,
+}
+
+
+class CorruptStore(EdgepostError):
+    """The database holds something that edgepost never wrote."""
+
+
+class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Stores bytes inline, under int and str keys."""
+
+    def put(self, key: object) -> tuple[object, bool]:
+        if type(key) not in (int, str):
+            raise TypeError(f"a key must be int or str, found {type(key).__name__}")
+        return key, True
+
+    def get(self, key: object, raw: object) -> object:
+        if not raw or type(key) not in (int, str):
+            raise CorruptStore("the queue's database holds a key that edgepost never wrote")
+        return key
+
+    def store(self, value: object, read: object, key: object = None) -> tuple[int, int, None, object]:
+        del key
+        if read or type(value) is not bytes:
+            raise TypeError(f"a value must be bytes, found {type(value).__name__}")
+        return len(value), MODE_RAW, None, sqlite3.Binary(value)
+
+    def fetch(self, mode: object, filename: object, value: object, read: object) -> bytes:
+        if mode != MODE_RAW or filename is not None or read or not isinstance(value, bytes):
+            raise CorruptStore("the queue's database holds a value that edgepost never wrote")
+        return value
+
+
+def read_only(directory: Path, keys: Sequence[str]) -> dict[str, bytes]:
+    """The values of text keys, read beside whoever uses the database and changing nothing; raises EdgepostError."""
+    path = directory / "cache.db"
+    if not path.exists():
+        raise EdgepostError(f"{path}: there is no queue here yet; name the agent's --data-dir")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            marks = ",".join("?" * len(keys))
+            query = f"SELECT key, value FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608 (marks only)
+            return {key: bytes(value) for key, value in connection.execute(query, keys)}
+    except sqlite3.Error as error:
+        raise EdgepostError(f"{path}: can't be read: {error}") from error
+
+
+class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
+    """A diskcache whose integer keys can also be read by range. Each thread has a connection of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory), timeout=10, disk=RawDisk, **SETTINGS)
+
+    def range(self, low: int, high: int, limit: int) -> list[tuple[int, bytes]]:
+        """Up to `limit` rows with low < key < high, by key."""
+        query = (
+            "SELECT key, mode, filename, value FROM Cache WHERE key > ? AND key < ? AND raw = 1 ORDER BY key LIMIT ?"
+        )
+        rows: Sequence[Any] = self._sql(query, (low, high, limit)).fetchall()
+        return [(key, self.disk.fetch(mode, filename, value, False)) for key, mode, filename, value in rows]
+
+    def last_key(self, low: int, high: int) -> int:
+        """The highest key between, or `low` when there is none."""
+        query = "SELECT max(key) FROM Cache WHERE key > ? AND key < ? AND raw = 1"
+        ((key,),) = self._sql(query, (low, high)).fetchall()
+        return low if key is None else int(key)
+
+    def discard(self, key: int) -> bool:
+        """Delete a row inside a transaction; returns whether it was there."""
+        return bool(self._sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (key,)).rowcount)

@@ -1,0 +1,123 @@
+"""The real agent on simulated devices, with a verifier that receives from the broker and consumers that read frames."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.app import App
+from agent.config import Config
+from agent.delivery.mqtt import brokers
+from agent.errors import EdgepostError
+from agent.health import Health
+from agent.simulator.tether import Tethered
+from agent.simulator.verifier import Verifier
+from agent.supervisor import Supervisor
+from drivers import registry
+
+FIRST_TELEMETRY_S = 30.0
+DRAIN_S = 30.0
+
+
+class Simulation:
+    """The agent, the verifier that receives from the broker, and an example consumer for each camera."""
+
+    def __init__(self, config: Config, data: Path, runtime: Path) -> None:
+        self._config = config
+        self._runtime = runtime
+        self.verifier = Verifier(brokers(config.mqtt)[0], config.mqtt.root)
+        self._receiving = Supervisor(Health(), backoff_s=0.1, backoff_max_s=1.0)
+        self.app = App(config, data, runtime, registry.SimulatedBuses)
+        self._consumers: list[Tethered] = []
+        self._put_before = 0
+        self._started = False
+
+    def start(self) -> None:
+        """Start all and wait for the first telemetry at the verifier."""
+        self._receiving.start([self.verifier])
+        if not self.verifier.ready.wait(FIRST_TELEMETRY_S):
+            raise EdgepostError(f"{self._config.mqtt.urls[0]}: no broker answers there")
+        self.app.start()
+        self._started = True
+        self._put_before = self.app.queue.stats().put
+        names = [s.name for s in self._config.sensors] + [c.name for c in self._config.cameras]
+        say("agent", f"{self.app.device} reads {', '.join(names)}")
+        if self.verifier.first_telemetry.wait(FIRST_TELEMETRY_S):
+            took_s = self.verifier.first_telemetry_at_s - _process_start_s()
+            say("first telemetry", f"at the broker {took_s:.2f} s after the start")
+        else:
+            say("first telemetry", f"has not come in {FIRST_TELEMETRY_S:g} s; `edgepost status` tells more")
+        for camera in self._config.cameras:
+            command = [sys.executable, "-m", "agent.consumers.motion", camera.name, "--runtime-dir", str(self._runtime)]
+            self._consumers.append(Tethered(command))
+            say("consumer", f"motion detection reads the frames of {camera.name} and posts to event/{camera.name}")
+
+    def figures(self) -> dict[str, int]:
+        """What has happened so far."""
+        stats = self.app.queue.stats()
+        parts = self.app.health.snapshot()
+        readings = sum(part.get("readings", 0) for name, part in parts.items() if name.startswith("sensor/"))
+        return {
+            "readings": readings,
+            "messages": stats.put - self._put_before,
+            **self.verifier.totals(),
+            "waiting": stats.waiting,
+        }
+
+    def finish(self, first_seq: int | None) -> int:
+        """End the sources, let the queue drain, print what became of it all; returns the exit status."""
+        self._stop_consumers()
+        self.app.stop_sources(2.0)
+        _wait_for(self.app.queue.is_empty, "draining", lambda: f"{self.app.queue.stats().waiting} messages wait")
+        _wait_for(lambda: self._missing(first_seq) == 0, "receiving", lambda: f"{self._missing(first_seq)} to come")
+        figures = self.figures()
+        lost = max(0, self._missing(first_seq) - figures["waiting"]) + figures["unreadable"]
+        peak = self.app.queue.peak
+        waiting = f" waiting={figures['waiting']}" if figures["waiting"] else ""
+        disorder = f" out_of_order={figures['out_of_order']}" if figures["out_of_order"] else ""
+        print(
+            f"readings={figures['readings']} messages={figures['messages']} received={figures['received']} lost={lost} "
+            f"duplicates={figures['duplicates']} queue_peak={peak}{waiting}{disorder}",
+            flush=True,
+        )
+        return 1 if lost else 0
+
+    def close(self) -> None:
+        """End everything; safe after a failed start."""
+        self._stop_consumers()
+        if self._started:
+            self.app.stop()
+            self._started = False
+        self._receiving.stop(2.0)
+
+    def _missing(self, first_seq: int | None) -> int:
+        prefix = f"{self._config.mqtt.root}/{self.app.device}"
+        return self.verifier.missing(prefix, self.app.queue.epoch, self.app.queue.last_seqs(), first_seq)
+
+    def _stop_consumers(self) -> None:
+        while self._consumers:
+            self._consumers.pop().stop()
+
+
+def say(stage: str, text: str) -> None:
+    """Print the line of a stage."""
+    print(f"{stage:16} {text}", flush=True)
+
+
+def _wait_for(done: Callable[[], bool], what: str, progress: Callable[[], str]) -> None:
+    """Wait up to DRAIN_S, telling so when it takes over a second."""
+    begin = time.monotonic()
+    told_s = 0.0
+    while not done() and (waited := time.monotonic() - begin) < DRAIN_S:
+        if waited - told_s >= 1.0:
+            told_s = waited
+            say(what, progress())
+        time.sleep(0.02)
+
+
+def _process_start_s() -> float:
+    """When this process began, on the monotonic clock (proc(5): starttime, in clock ticks since boot)."""
+    ticks = int(Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()[19])
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - age_s

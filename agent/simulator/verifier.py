@@ -1,0 +1,121 @@
+"""A receiver that trusts nobody: it subscribes like any other and judges by (topic, epoch, seq) what arrived."""
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agent.delivery.mqtt import Acknowledgement, Broker, Connection, connect
+from agent.health import PartHealth
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 4.0
+
+
+class SeqLedger:
+    """Which seqs of one topic and epoch have arrived."""
+
+    def __init__(self) -> None:
+        self._complete_to = 0  # everything from the first to here has arrived
+        self._first = 0
+        self._beyond: set[int] = set()
+        self.received = 0
+        self.duplicates = 0
+        self.out_of_order = 0
+        self._last = 0
+
+    def note(self, seq: int) -> None:
+        """A message has arrived."""
+        if not self._first:
+            self._first, self._complete_to = seq, seq - 1
+        if seq <= self._complete_to or seq in self._beyond:
+            self.duplicates += 1
+            return
+        self.received += 1
+        if seq < self._last:
+            self.out_of_order += 1
+        self._last = max(self._last, seq)
+        self._beyond.add(seq)
+        while self._complete_to + 1 in self._beyond:
+            self._complete_to += 1
+            self._beyond.discard(self._complete_to)
+
+    def missing(self, first: int | None, last: int) -> int:
+        """How many of first..last have not arrived (None: of those from the first that did)."""
+        start = (self._first or last + 1) if first is None else first
+        return max(0, last - start + 1 - self.received)
+
+
+class Verifier:
+    """A supervised part. `ready` is set once it is subscribed, `first_telemetry` once a reading has arrived."""
+
+    name = "verifier"
+
+    def __init__(self, broker: Broker, root: str) -> None:
+        self.ready = threading.Event()
+        self.first_telemetry = threading.Event()
+        self.first_telemetry_at_s = 0.0
+        self._broker = broker
+        self._root = root
+        self._client_id = f"edgepost-verifier-{secrets.token_hex(4)}"
+        self._lock = threading.Lock()
+        self._topics: dict[tuple[str, str], SeqLedger] = {}
+        self._unreadable = 0
+
+    def run(self, stop: threading.Event, health: PartHealth) -> None:
+        """Receive until told to stop. Its session outlives its connections: the broker keeps what comes meanwhile."""
+        connection = connect(
+            lambda protocol: Connection(self._broker, self._client_id, protocol, keep_session=True),
+            ("5", "3.1.1"),
+            CONNECT_S,
+        )
+        try:
+            connection.subscribe(f"{self._root}/#")
+            while not stop.is_set():
+                for event in connection.step(0.2):
+                    if isinstance(event, Acknowledgement):
+                        self.ready.set()
+                    else:
+                        self._take(event.topic, event.payload)
+                health.ok()
+        finally:
+            connection.close()
+
+    def totals(self) -> Mapping[str, int]:
+        """Messages received (each once), duplicates, and how many came out of order or could not be read."""
+        with self._lock:
+            ledgers = list(self._topics.values())
+            return {
+                "received": sum(ledger.received for ledger in ledgers),
+                "duplicates": sum(ledger.duplicates for ledger in ledgers),
+                "out_of_order": sum(ledger.out_of_order for ledger in ledgers),
+                "unreadable": self._unreadable,
+            }
+
+    def missing(self, prefix: str, epoch: str, last_seqs: Mapping[str, int], first: int | None) -> int:
+        """How many of the messages that were given a seq have not arrived, over all topics below `prefix`."""
+        with self._lock:
+            return sum(
+                self._topics.get((f"{prefix}/{topic}", epoch), SeqLedger()).missing(first, last)
+                for topic, last in last_seqs.items()
+            )
+
+    def _take(self, topic: str, payload: bytes) -> None:
+        if "/telemetry/" not in topic and "/event/" not in topic:
+            return
+        try:
+            body: dict[str, Any] = json.loads(payload)
+            key, seq = (topic, str(body["epoch"])), int(body["seq"])
+        except (ValueError, KeyError, TypeError):
+            with self._lock:
+                self._unreadable += 1
+            return
+        with self._lock:
+            self._topics.setdefault(key, SeqLedger()).note(seq)
+        if "/telemetry/" in topic and not self.first_telemetry.is_set():
+            self.first_telemetry_at_s = time.monotonic()
+            self.first_telemetry.set()
