@@ -118,9 +118,7 @@ def _save(runtime: Path, camera: str, file: Path) -> int:
         file.write_bytes(data.tobytes())
     except OSError as error:
         raise EdgepostError(f"{file}: can't be written: {error.strerror}") from error
-    print(
-        f"{file}: frame {frame.seq} of {camera}, {frame.width}x{frame.height}, {frame.captured:%Y-%m-%d %H:%M:%S.%f} UTC"
-    )
+    print(f"{file}: frame {frame.seq} of {camera}, {frame.width}x{frame.height}, captured {frame.captured.isoformat()}")
     return 0
 
 
@@ -169,15 +167,13 @@ def _measure(runtime: Path, camera: str, seconds: float, *, progress: bool) -> d
                     frame.release()
                 published |= {(each.epoch, each.seq): each.t_publish_mono_ns for each in listener.drain()}
                 if progress:
-                    print(
-                        f"\r{camera}: {len(returned)} frames, {left_s:.0f} s left ", end="", file=sys.stderr, flush=True
-                    )
+                    _tell(f"\r{camera}: {len(returned)} frames, {left_s:.0f} s left ")
             span_s = time.monotonic() - start
             skipped, revoked = frames.skipped, frames.revoked
     finally:
         listener.close()
         if progress:
-            print("\r\x1b[K", end="", file=sys.stderr)
+            _tell("\r\x1b[K")
     latencies_us = sorted((at - published[frame]) / 1000 for frame, at in returned.items() if frame in published)
     return {
         "camera": camera,
@@ -190,6 +186,10 @@ def _measure(runtime: Path, camera: str, seconds: float, *, progress: bool) -> d
         "skipped": skipped,
         "revoked": revoked,
     }
+
+
+def _tell(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

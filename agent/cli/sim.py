@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgepost-sim-")))
         broker = None if args.broker else OwnBroker(directory / "broker")
-        url = broker.url if broker else args.broker
+        url = broker.url if broker else _broker_url(args.broker)
         loaded = with_camera(config.load(args.config, mqtt_url=url), args.camera)
         if broker:
             stack.callback(broker.stop)
@@ -149,6 +149,13 @@ def _progress(simulation: Simulation, elapsed_s: float) -> str:
 
 def _first_camera(loaded: config.Config) -> str:
     return loaded.cameras[0].name if loaded.cameras else "CAMERA"
+
+
+def _broker_url(text: str) -> str:
+    try:
+        return config.BrokerUrl.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--broker: {error}") from error
 
 
 def _duration(text: str | None) -> float | None:

@@ -14,18 +14,16 @@
 
 import logging
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import diskcache
 import msgspec
 
 from agent.delivery.ledger import COUNTERS_KEY, Counters, Ledger, lane_range, unseal
 from agent.delivery.record import Entry, Lane, QueueStats, Record, Ticket
-from agent.delivery.store import CorruptStore, Store, read_only
+from agent.delivery.store import CorruptStore, Store, StoreError, read_only
 from agent.errors import EdgepostError
 from agent.health import PartHealth
 
@@ -88,6 +86,7 @@ class DiskQueue:
         self._listeners: list[Callable[[], None]] = []
         self._ledger = Ledger(Counters(), {}, {})
         self.peak = 0  # the most messages that waited since the queue was opened
+        self.put_before = 0  # messages put before it was opened
         self._closing = False
         self._store: Store | None = None
         self._committer = threading.Thread(target=self._commit_loop, name="queue", daemon=True)
@@ -98,7 +97,8 @@ class DiskQueue:
             self._store = Store(self._directory)
             self.epoch = _epoch(self._store)
             self._ledger = Ledger.read(self._store)
-        except (sqlite3.Error, diskcache.Timeout, OSError) as error:
+            self.put_before = self._ledger.counters.put
+        except StoreError as error:
             raise EdgepostError(f"{self._directory}: the queue can't be opened: {error}") from error
         self._committer.start()
 
@@ -186,7 +186,7 @@ class DiskQueue:
             last_commit = time.monotonic()
             try:
                 held = self._commit(batch)
-            except (sqlite3.Error, diskcache.Timeout, OSError) as error:
+            except StoreError as error:
                 if not self._try_again(batch, error):
                     return
                 continue

@@ -84,11 +84,10 @@ class Ledger(msgspec.Struct):
     def remove(self, store: Store, keys: Sequence[int], reason: str) -> None:
         """Delete rows inside a transaction; with a reason, keep each under `dead/`."""
         for key in keys:
-            value = store.get(key)
+            value = store.take(key)
             if value is None:
                 self._undrop(key)
                 continue
-            store.discard(key)
             self._count(-1, -len(value))
             if reason:
                 self.counters.dead += 1
@@ -112,7 +111,7 @@ class Ledger(msgspec.Struct):
                 for key, value in rows:
                     if excess <= 0:
                         return
-                    store.discard(key)
+                    store.take(key)
                     self._count(-1, -len(value))
                     excess -= len(value)
                     self.counters.dropped[_full(lane)] = self.counters.dropped.get(_full(lane), 0) + 1

@@ -31,6 +31,10 @@ SETTINGS = {
 }
 
 
+StoreError = (sqlite3.Error, diskcache.Timeout, OSError)
+"""What the database may raise when the disk does not do its part."""
+
+
 class CorruptStore(EdgepostError):
     """The database holds something that edgepost never wrote."""
 
@@ -81,12 +85,12 @@ class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
         super().__init__(str(directory), timeout=10, disk=RawDisk, **SETTINGS)
 
     def range(self, low: int, high: int, limit: int) -> list[tuple[int, bytes]]:
-        """Up to `limit` rows with low < key < high, by key."""
+        """Up to `limit` rows with low < key < high, by key. What edgepost never wrote is read as b""."""
         query = (
             "SELECT key, mode, filename, value FROM Cache WHERE key > ? AND key < ? AND raw = 1 ORDER BY key LIMIT ?"
         )
         rows: Sequence[Any] = self._sql(query, (low, high, limit)).fetchall()
-        return [(key, self.disk.fetch(mode, filename, value, False)) for key, mode, filename, value in rows]
+        return [(key, value if mode == MODE_RAW and filename is None else b"") for key, mode, filename, value in rows]
 
     def last_key(self, low: int, high: int) -> int:
         """The highest key between, or `low` when there is none."""
@@ -94,6 +98,10 @@ class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
         ((key,),) = self._sql(query, (low, high)).fetchall()
         return low if key is None else int(key)
 
-    def discard(self, key: int) -> bool:
-        """Delete a row inside a transaction; returns whether it was there."""
-        return bool(self._sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (key,)).rowcount)
+    def take(self, key: int) -> bytes | None:
+        """Delete a row inside a transaction; returns what it held as it lay there, None when there was none."""
+        rows: Sequence[Any] = self._sql("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
+        if not rows:
+            return None
+        self._sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (key,))
+        return bytes(rows[0][0] or b"")

