@@ -33,6 +33,7 @@ from agent.frames.directory import prepare_frames_dir
 from agent.frames.keeper import CameraKeeper
 from agent.health import Health, PartHealth
 from agent.identity import device_id
+from agent.memory import give_back
 from agent.readings.sampler import Sampler
 from agent.status import StatusServer
 from agent.supervisor import Supervisor
@@ -41,6 +42,7 @@ from drivers.contract import Sensor
 
 log = logging.getLogger(__name__)
 
+SETTLED_S = 2.0  # after the start
 HEALTH_INTERVAL_S = 30.0
 
 
@@ -169,7 +171,7 @@ class App:
 
 
 class _HealthReport:
-    """Posts the agent's own figures from time to time."""
+    """Posts the agent's own figures from time to time, and keeps its memory small."""
 
     name = "health"
 
@@ -178,9 +180,12 @@ class _HealthReport:
         self._codec = codec
 
     def run(self, stop: threading.Event, health: PartHealth) -> None:
-        while not stop.wait(HEALTH_INTERVAL_S):
+        pause_s = SETTLED_S
+        while not stop.wait(pause_s):
+            give_back()
             self._app.post(self._codec, "health", self._app.snapshot(), retain=False)
             health.ok()
+            pause_s = HEALTH_INTERVAL_S
 
 
 def _lock(directory: Path) -> int:

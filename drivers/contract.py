@@ -41,7 +41,8 @@ class Duration(float):
         return cls(float(match[1]) * cls.SECONDS[match[2]])
 
     def __str__(self) -> str:
-        unit = next((u for u in ("d", "h", "min", "s") if self and self % self.SECONDS[u] == 0), "ms" if self < 1 else "s")
+        exact = [unit for unit in ("d", "h", "min", "s") if self and self % self.SECONDS[unit] == 0]
+        unit = exact[0] if exact else "ms" if self < 1 else "s"
         return f"{float(self) / self.SECONDS[unit]:g}{unit}"
 
 
@@ -83,8 +84,8 @@ PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a driver.
 
-    A subclass annotates each field with `msgspec.Meta(description=…)`, its range (`ge`, `le`, `pattern`), and its unit as
-    `extra={"unit": "Pa"}`; `check`, `drivers NAME` and the reference read them there. `__post_init__` raises
+    A subclass annotates each field with `msgspec.Meta(description=…)`, its range (`ge`, `le`, `pattern`), and its unit
+    as `extra={"unit": "Pa"}`; `check`, `drivers NAME` and the reference read them there. `__post_init__` raises
     ValueError for what no single field can say.
     """
 

@@ -29,7 +29,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a heading, each column as wide as it needs."""
-    lines = [[str(cell) for cell in row] for row in (columns, *rows)]
+    lines = [[str(cell) for cell in row] for row in ([column.upper() for column in columns], *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -28,7 +28,7 @@ class Simulation:
         self._runtime = runtime
         self.verifier = Verifier(brokers(config.mqtt)[0], config.mqtt.root)
         self._receiving = Supervisor(Health(), backoff_s=0.1, backoff_max_s=1.0)
-        self.app = App(config, data, runtime, registry.SimulatedBuses)
+        self.app = App(config, data, runtime, registry.simulated_buses)
         self._consumers: list[Tethered] = []
         self._started = False
 

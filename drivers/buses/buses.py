@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drivers.buses.serial_port import SerialPort
-
 if TYPE_CHECKING:
+    from drivers.buses.serial_port import SerialPort
     from drivers.buses.video import Video
 
 
@@ -18,8 +17,10 @@ class Buses:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
 
-    def serial(self, device: str, baudrate: int) -> SerialPort:
+    def serial(self, device: str, baudrate: int) -> "SerialPort":
         """A serial line at `device`: a path, or any URL that pyserial knows."""
+        from drivers.buses.serial_port import SerialPort
+
         return SerialPort(device, baudrate)
 
     def video(self, source: str) -> "Video":

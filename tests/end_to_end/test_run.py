@@ -12,7 +12,7 @@ import zmq
 from agent.delivery.disk_queue import inspect
 from agent.paths import ingest_address
 from agent.simulator.broker import OwnBroker
-from drivers.registry import SimulatedBuses
+from drivers.buses.simulated import SimulatedBuses
 from tests.support import Agent, Receiver, agent, edgepost, receiver, wait_until
 
 FAST = """
