@@ -29,7 +29,7 @@ from agent.delivery.mqtt import Connection, ConnectionLost, Protocol, brokers, c
 from agent.delivery.session import Limits
 from agent.delivery.uplink import Uplink
 from agent.errors import AlreadyRunning
-from agent.frames.directory import prepare_frames_dir
+from agent.frames.directory import prepare_frames_dir, release_frames_dir
 from agent.frames.keeper import CameraKeeper
 from agent.health import Health, PartHealth
 from agent.identity import device_id
@@ -116,6 +116,8 @@ class App:
         late = self._sources.stop(deadline_s)
         for buses in self._buses:
             buses.close()
+        if self._config.cameras:
+            release_frames_dir(paths.frames_dir(self._runtime))
         return late
 
     def snapshot(self) -> dict[str, Any]:
@@ -167,7 +169,9 @@ class App:
 
     def _make_keeper(self, config: CameraConfig, frames: Path, codec: JsonCodec) -> CameraKeeper:
         self.post(codec, f"meta/{config.name}", {"driver": config.driver, "slots": config.slots}, retain=True)
-        return CameraKeeper(config.name, config.driver, config.raw, frames, config.slots, config.stall_timeout)
+        return CameraKeeper(
+            config.name, config.driver, config.raw, frames=frames, slots=config.slots, stall_s=config.stall_timeout
+        )
 
 
 class _HealthReport:
