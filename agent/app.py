@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 SETTLED_S = 2.0  # after the start
 HEALTH_INTERVAL_S = 30.0
+UPLINK_BACKOFF_S = 5.0  # a broker that is back is found within this; the jitter spreads a fleet over it
 
 
 class App:
@@ -75,7 +76,7 @@ class App:
         self._samplers: list[Sampler] = []
         self._locks: list[int] = []
         self._sources = Supervisor(self.health)
-        self._delivery = Supervisor(self.health)
+        self._delivery = Supervisor(self.health, backoff_max_s=UPLINK_BACKOFF_S)
         self._uplink: Uplink | None = None
         self.device = ""
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         simulation = Simulation(loaded, data, paths.runtime_dir(args.runtime_dir))
         stack.callback(simulation.close)
         simulation.start()
-        _introduce(loaded, url, args.config)
+        _introduce(loaded, url, args.config, data)
         _keep_going(simulation, stop, duration_s, outage, broker)
         return simulation.finish(first_seq=None if args.data_dir else 1)
 
@@ -88,7 +88,7 @@ def with_camera(loaded: config.Config, source: str | None) -> config.Config:
     return msgspec.structs.replace(loaded, cameras=[camera])
 
 
-def _introduce(loaded: config.Config, url: str, path: Path) -> None:
+def _introduce(loaded: config.Config, url: str, path: Path, data: Path) -> None:
     """Four lines: what to look at, and how to stop."""
     parts = urllib.parse.urlsplit(url)
     topic = f"{loaded.mqtt.root}/#"
@@ -98,7 +98,7 @@ def _introduce(loaded: config.Config, url: str, path: Path) -> None:
         subscribe = f"{shlex.quote(sys.executable)} -m agent.simulator.subscribe {url} '{topic}'"
     edgepost = shlex.quote(str(Path(sys.argv[0]))) if Path(sys.argv[0]).name == "edgepost" else "edgepost"
     print(f"\nbroker   {url}   subscribe with: {subscribe}")
-    print(f"config   {path}")
+    print(f"config   {path}   queue and state: {data}")
     print(
         f"look     {edgepost} status   {edgepost} frames list   {edgepost} frames save {_first_camera(loaded)} out.jpg"
     )

@@ -31,6 +31,7 @@ from agent.errors import EdgepostError
 Protocol = Literal["5", "3.1.1"]
 
 SCHEMES = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+UNSPECIFIED = 0x80  # what paho says of a connection that just ended
 UNSUPPORTED_PROTOCOL = 0x84
 MAX_INFLIGHT = 65535
 
@@ -151,7 +152,7 @@ class Connection:
                 properties.UserProperty = list(message.properties.items())
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE}:
-            raise ConnectionLost(f"{self.url}: {paho.error_string(info.rc)}")
+            raise ConnectionLost(f"{self.url}: connection lost: {paho.error_string(info.rc)}")
         return info.mid
 
     def subscribe(self, topic: str) -> None:
@@ -176,7 +177,7 @@ class Connection:
             self._client.loop_misc()
         events, self._events = self._events, []
         if not events and (self._lost is not None or self._client.socket() is None):
-            raise ConnectionLost(f"{self.url}: connection lost: {self._lost or 'closed by the broker'}")
+            raise ConnectionLost(f"{self.url}: connection lost: {self._lost or 'closed'}")
         return events
 
     def close(self) -> None:
@@ -232,7 +233,7 @@ class Connection:
     def _on_disconnect(
         self, _client: object, _userdata: object, _flags: object, reason: Any, _properties: Properties | None
     ) -> None:
-        self._lost = self._lost or str(reason)
+        self._lost = self._lost or ("closed by the broker" if reason.value == UNSPECIFIED else str(reason))
 
     def _set_socket_options(self) -> None:
         """A half-open connection shows after one keepalive, not after the kernel's quarter of an hour."""

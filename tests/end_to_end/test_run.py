@@ -2,18 +2,23 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 
 from agent.delivery.disk_queue import inspect
+from agent.frames import FrameReader
 from agent.paths import ingest_address
 from agent.simulator.broker import OwnBroker
 from drivers.buses.simulated import SimulatedBuses
-from tests.support import Agent, Receiver, agent, edgepost, receiver, wait_until
+from tests.support import ROOT, Agent, Receiver, agent, edgepost, receiver, wait_until
 
 FAST = """
 [device]
@@ -241,6 +246,78 @@ def test_an_agent_loads_neither_numpy_nor_cv2(short_dir: Path, broker: OwnBroker
         mapped = Path(f"/proc/{process.process.pid}/maps").read_text()
         assert "numpy" not in mapped
         assert "cv2" not in mapped
+
+
+CAMERA = """
+[[camera]]
+name = "gate"
+driver = "scene"
+width = 64
+height = 48
+fps = 30
+"""
+
+
+def test_a_killed_camera_worker_and_a_killed_consumer_disturb_nobody(short_dir: Path, broker: OwnBroker) -> None:
+    with receiver(broker.url) as subscriber, agent(short_dir / "a", fast(broker.url) + CAMERA) as process:
+
+        def camera() -> dict[str, Any]:
+            part: dict[str, Any] = process.status().get("parts", {}).get("camera/gate", {})
+            return part
+
+        with FrameReader("gate", runtime_dir=process.runtime, timeout_s=20.0) as frames:
+            frame = frames.read()
+            assert frame is not None
+            first_epoch = frame.epoch
+            frame.release()
+            holder = (
+                "import sys, time; from pathlib import Path; from agent.frames import FrameReader; "
+                "frame = FrameReader('gate', runtime_dir=Path(sys.argv[1])).read(); print('holds', flush=True); "
+                "time.sleep(60)"
+            )
+            consumer = subprocess.Popen(
+                [sys.executable, "-c", holder, str(process.runtime)], stdout=subprocess.PIPE, cwd=ROOT
+            )
+            with consumer:
+                assert consumer.stdout is not None
+                consumer.stdout.readline()
+                consumer.kill()
+            wait_until(lambda: camera().get("pid"), "the worker's id")
+            os.kill(camera()["pid"], signal.SIGKILL)
+
+            def from_the_next_worker() -> bool:
+                found = frames.read()
+                return found is not None and found.release() and found.epoch != first_epoch
+
+            wait_until(from_the_next_worker, "frames of the next worker", 40)
+        assert camera()["errors"] == 1
+        before = len(subscriber.seqs("telemetry/uptime"))
+        wait_until(lambda: len(subscriber.seqs("telemetry/uptime")) > before + 10, "telemetry goes on")
+        assert is_gapless(subscriber.seqs("telemetry/uptime"))
+        assert process.terminate() == 0
+        left = [str(path) for path in (process.runtime / "frames").glob("*")]
+        assert left == [], "ring files are removed at the stop"
+
+
+def test_a_camera_that_can_not_be_opened_is_tried_again_and_disturbs_nobody(short_dir: Path, broker: OwnBroker) -> None:
+    config = fast(broker.url) + f'[[camera]]\nname = "gate"\ndriver = "file"\npath = "{short_dir}/none.avi"\n'
+    with receiver(broker.url) as subscriber, agent(short_dir / "a", config) as process:
+
+        def failures() -> int:
+            return int(process.status().get("parts", {}).get("camera/gate", {}).get("errors", 0))
+
+        wait_until(lambda: failures() >= 2, "it is tried again", 40)
+        assert "none.avi: no such file" in process.status()["parts"]["camera/gate"]["last_error"]
+        assert is_gapless(subscriber.seqs("telemetry/uptime"))
+
+
+def test_the_agent_publishes_its_own_figures(short_dir: Path, broker: OwnBroker) -> None:
+    with receiver(broker.url) as subscriber, agent(short_dir / "a", fast(broker.url)):
+        wait_until(lambda: subscriber.bodies("pi/health"), "its health")
+    health = subscriber.bodies("pi/health")[0]
+    assert health["parts"]["sensor/uptime"]["state"] == "ok"
+    assert health["queue"]["put"] > 0
+    assert health["queue"]["dropped"] == {}
 
 
 def test_directories_are_private(short_dir: Path, broker: OwnBroker) -> None:

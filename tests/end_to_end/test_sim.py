@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import EDGEPOST, ROOT, edgepost, wait_until
+from agent.simulator.broker import OwnBroker
+from tests.frames import CLIP
+from tests.support import EDGEPOST, ROOT, edgepost, receiver, wait_until
 
 SUMMARY = re.compile(
     r"readings=(\d+) messages=(\d+) received=(\d+) lost=(\d+) duplicates=(\d+) queue_peak=(\d+)", re.MULTILINE
@@ -105,3 +107,18 @@ def _session(pid: str) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
     except OSError:
         return -1
+
+
+def test_what_a_consumer_sees_in_a_recording_arrives_as_events(short_dir: Path, broker: OwnBroker) -> None:
+    if not CLIP.exists():
+        pytest.skip(f"{CLIP.name} is not there")
+    with receiver(broker.url) as subscriber:
+        arguments = ("--broker", broker.url, "--camera", CLIP, "--runtime-dir", short_dir / "run")
+        done = edgepost("sim", "--duration", "8s", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        events = subscriber.bodies("event/gate")
+        assert events
+        assert events[0]["type"] == "motion"
+        assert events[0]["data"]["state"] == "started"
+        assert events[0]["data"]["boxes"]
+        assert summary(done.stdout)["lost"] == 0
