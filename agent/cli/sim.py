@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    started_s = time.monotonic() - time.process_time()  # what it took to get here was work, not waiting
     set_up_logging("WARNING")
     stop = stop_on_signal()
     duration_s = _duration(args.duration)
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         data = paths.data_dir(args.data_dir) if args.data_dir else directory / "data"
         simulation = Simulation(loaded, data, paths.runtime_dir(args.runtime_dir))
         stack.callback(simulation.close)
-        simulation.start()
+        simulation.start(started_s)
         _introduce(loaded, url, args.config, data)
         _keep_going(simulation, stop, duration_s, outage, broker)
         return simulation.finish(first_seq=None if args.data_dir else 1)

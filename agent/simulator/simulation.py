@@ -1,6 +1,5 @@
 """The real agent on simulated devices, with a verifier that receives from the broker and consumers that read frames."""
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -32,8 +31,8 @@ class Simulation:
         self._consumers: list[Tethered] = []
         self._started = False
 
-    def start(self) -> None:
-        """Start all and wait for the first telemetry at the verifier."""
+    def start(self, started_s: float) -> None:
+        """Start all and wait for the first telemetry at the verifier; the process began at `started_s`."""
         self._receiving.start([self.verifier])
         if not self.verifier.ready.wait(FIRST_TELEMETRY_S):
             raise EdgepostError(f"{self._config.mqtt.urls[0]}: no broker answers there")
@@ -42,7 +41,7 @@ class Simulation:
         names = [s.name for s in self._config.sensors] + [c.name for c in self._config.cameras]
         say("agent", f"{self.app.device} reads {', '.join(names)}")
         if self.verifier.first_telemetry.wait(FIRST_TELEMETRY_S):
-            took_s = self.verifier.first_telemetry_at_s - _process_start_s()
+            took_s = self.verifier.first_telemetry_at_s - started_s
             say("first telemetry", f"at the broker {took_s:.2f} s after the start")
         else:
             say("first telemetry", f"has not come in {FIRST_TELEMETRY_S:g} s; `edgepost status` tells more")
@@ -112,10 +111,3 @@ def _wait_for(done: Callable[[], bool], what: str, progress: Callable[[], str]) 
             told_s = waited
             say(what, progress())
         time.sleep(0.02)
-
-
-def _process_start_s() -> float:
-    """When this process began, on the monotonic clock (proc(5): starttime, in clock ticks since boot)."""
-    ticks = int(Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()[19])
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() - age_s

@@ -81,10 +81,10 @@ def test_every_frame_of_a_recording_reaches_a_consumer_bit_for_bit(runtime):
     capture, expected = cv2.VideoCapture(str(CLIP)), []
     while (frame := capture.read())[0]:
         expected.append(hashlib.sha256(frame[1]).hexdigest())
-    settings = {"path": str(CLIP), "loop": False, "rate": 150}
+    settings = {"path": str(CLIP), "loop": False, "rate": 120}
     with script(HASH_EVERY, runtime) as consumer:
         assert consumer.stdout.readline() == b"ready\n"
-        with worker(runtime, "file", settings, slots=32) as camera:
+        with worker(runtime, "file", settings, slots=64) as camera:
             got = [line.decode().split() for line in consumer.stdout]
             assert json.loads(camera.stdout.readline())["event"] == "opened"
             assert json.loads(camera.stdout.readline()) == {"event": "ended"}
@@ -97,7 +97,7 @@ def test_every_frame_of_a_recording_reaches_a_consumer_bit_for_bit(runtime):
 
 @pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_consumer_that_dies_or_stops_while_it_holds_a_frame_costs_nobody_one(runtime, fate):
-    with worker(runtime, "scene", SCENE), script(HOLD, runtime) as holder:
+    with worker(runtime, "scene", SCENE, slots=64), script(HOLD, runtime) as holder:
         held = int(holder.stdout.readline())
         with FrameReader("gate", runtime_dir=runtime, every=True, timeout_s=WAIT_S) as frames:
             frames.read().release()
