@@ -33,11 +33,16 @@ Protocol = Literal["5", "3.1.1"]
 SCHEMES = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 UNSPECIFIED = 0x80  # what paho says of a connection that just ended
 UNSUPPORTED_PROTOCOL = 0x84
+KEEPALIVE_TIMEOUT = 0x8D
 MAX_INFLIGHT = 65535
 
 
 class ConnectionLost(EdgepostError, ConnectionError):
     """The broker can't be reached, refused us, or went away. The text says which broker and why."""
+
+
+class ConnectionBroken(ConnectionLost):
+    """The broker ended a connection that it had opened."""
 
 
 class ProtocolRefused(ConnectionLost):
@@ -111,6 +116,7 @@ class Connection:
         self._client.max_inflight_messages = MAX_INFLIGHT  # the window is the uplink's
         self._connack: int | None = None
         self._lost: str | None = None
+        self._silent = False
         self._events: list[Acknowledgement | Received] = []
 
     def open(self, timeout_s: float) -> None:
@@ -177,7 +183,8 @@ class Connection:
             self._client.loop_misc()
         events, self._events = self._events, []
         if not events and (self._lost is not None or self._client.socket() is None):
-            raise ConnectionLost(f"{self.url}: connection lost: {self._lost or 'closed'}")
+            kind = ConnectionLost if self._silent else ConnectionBroken
+            raise kind(f"{self.url}: connection lost: {self._lost or 'closed'}")
         return events
 
     def close(self) -> None:
@@ -233,6 +240,7 @@ class Connection:
     def _on_disconnect(
         self, _client: object, _userdata: object, _flags: object, reason: Any, _properties: Properties | None
     ) -> None:
+        self._silent = reason.value == KEEPALIVE_TIMEOUT
         self._lost = self._lost or ("closed by the broker" if reason.value == UNSPECIFIED else str(reason))
 
     def _set_socket_options(self) -> None:

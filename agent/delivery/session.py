@@ -14,6 +14,7 @@ from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
 from agent.delivery.mqtt import Acknowledgement, Connection, ConnectionLost, Received
 from agent.delivery.record import Entry, Lane, Queue, Ticket
+from agent.delivery.suspicion import Suspicion
 from agent.health import PartHealth
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ UNDELIVERABLE = {0x90: "the broker refuses the topic", 0x95: "too large for the 
 FAILURE = 0x80
 PEEK = 64
 IDLE_S = 1.0
+FAIR_SHARE = 16  # of so many messages, one comes from the least urgent lane that has any
+PROMPT_S = 5.0
 HEADER_BYTES = 128  # more than the fixed header, the topic's length and our properties take
 
 
@@ -51,6 +54,7 @@ class Session:
         board: Board,
         codec: JsonCodec,
         limits: Limits,
+        suspicion: Suspicion,
         health: PartHealth,
     ) -> None:
         self._queue = queue
@@ -58,12 +62,14 @@ class Session:
         self._codec = codec
         self._connection = connection
         self._limits = limits
+        self._suspicion = suspicion
         self._health = health
         self._unacknowledged: dict[int, _Sent] = {}
         self._deleting: deque[Ticket] = deque()
         self._cursor = dict.fromkeys(Lane, 0)
         self._ahead: dict[Lane, deque[Entry]] = {lane: deque() for lane in Lane}
-        self._more = True  # the queue may hold what was not peeked yet
+        self._dry: set[Lane] = set()  # lanes that were found empty since the queue last committed
+        self._published = 0
 
     def serve(self, stop: threading.Event, wake_fd: int) -> None:
         """Publish; once stopped, what waits gets `linger_s` more. Raises ConnectionLost."""
@@ -72,13 +78,18 @@ class Session:
             self._publish_what_fits()
             if stop.is_set():
                 end = end or time.monotonic() + self._limits.linger_s
-                if time.monotonic() > end or not (self._unacknowledged or self._more):
+                if time.monotonic() > end or not (self._unacknowledged or len(self._dry) < len(Lane)):
                     return
             self._settle(self._connection.step(0.05 if end else IDLE_S, wake_fd))
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(wake_fd)
-                self._more = True
+                self._dry.clear()
             self._check_acknowledgements()
+
+    def just_sent(self) -> list[int]:
+        """The keys of the entries that were sent a moment ago and not acknowledged, in the order of sending."""
+        recent = time.monotonic() - PROMPT_S
+        return [sent.key for sent in self._unacknowledged.values() if sent.key is not None and sent.at_s > recent]
 
     def say(self, message: Message, timeout_s: float) -> bool:
         """Publish one message and wait for its PUBACK; returns whether it came."""
@@ -102,19 +113,23 @@ class Session:
             self._deleting.popleft()
         under_way = len(self._unacknowledged)
         in_window = under_way + sum(ticket.count for ticket in self._deleting)
-        return min(self._limits.window - in_window, self._connection.receive_maximum - under_way)
+        at_once = 1 if self._suspicion.careful else self._connection.receive_maximum
+        return min(self._limits.window - in_window, at_once - under_way)
 
     def _next_entry(self) -> Entry | None:
-        """The oldest entry of the most urgent lane that has one."""
-        for lane in Lane:
+        """The oldest entry of the most urgent lane that has one; now and then of the least urgent."""
+        fair = self._published % FAIR_SHARE == FAIR_SHARE - 1
+        for lane in reversed(Lane) if fair else Lane:
             ahead = self._ahead[lane]
-            if not ahead and self._more:
+            if not ahead and lane not in self._dry:
                 ahead.extend(self._queue.peek(lane, self._cursor[lane], PEEK))
                 if ahead:
                     self._cursor[lane] = ahead[-1].key
+                else:
+                    self._dry.add(lane)
             if ahead:
+                self._published += 1
                 return ahead.popleft()
-        self._more = False
         return None
 
     def _publish(self, entry: Entry) -> None:
@@ -139,6 +154,8 @@ class Session:
             sent = self._unacknowledged.pop(event.mid, None)
             if sent is None or sent.key is None:
                 continue
+            if event.code < FAILURE or event.code in UNDELIVERABLE:
+                self._suspicion.settled()
             if event.code < FAILURE:
                 delivered.append(sent.key)
             elif event.code in UNDELIVERABLE:

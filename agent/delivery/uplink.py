@@ -16,9 +16,10 @@ from collections.abc import Callable
 
 from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
-from agent.delivery.mqtt import Connection
+from agent.delivery.mqtt import Connection, ConnectionBroken
 from agent.delivery.record import Queue
 from agent.delivery.session import Limits, Session
+from agent.delivery.suspicion import Suspicion
 from agent.health import PartHealth
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Uplink:
         self._codec = codec
         self._connect = connect
         self._limits = limits
+        self._suspicion = Suspicion()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def wake(self) -> None:
@@ -59,13 +61,24 @@ class Uplink:
                 board=self._board,
                 codec=self._codec,
                 limits=self._limits,
+                suspicion=self._suspicion,
                 health=health,
             )
-            session.say(self._status("online"), self._limits.ack_timeout_s)
-            session.serve(stop, self._wake_fd)
+            try:
+                session.say(self._status("online"), self._limits.ack_timeout_s)
+                session.serve(stop, self._wake_fd)
+            except ConnectionBroken:
+                self._blame(session)
+                raise
             session.say(self._status("stopped"), GOODBYE_S)
         finally:
             connection.close()
+
+    def _blame(self, session: Session) -> None:
+        guilty = self._suspicion.lost(session.just_sent())
+        if guilty is not None:
+            log.error("uplink: a message broke the connection twice and was put aside as dead")
+            self._queue.reject(guilty, "broke the connection twice")
 
     def _status(self, state: str) -> Message:
         return Message(f"{self._codec.prefix}/status", json.dumps({"state": state}).encode(), retain=True)
