@@ -158,7 +158,7 @@ class Connection:
                 properties.UserProperty = list(message.properties.items())
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE}:
-            raise ConnectionLost(f"{self.url}: connection lost: {paho.error_string(info.rc)}")
+            raise ConnectionBroken(f"{self.url}: connection lost: {paho.error_string(info.rc)}")
         return info.mid
 
     def subscribe(self, topic: str) -> None:
