@@ -34,6 +34,7 @@ from agent.frames.keeper import CameraKeeper
 from agent.health import Health, PartHealth
 from agent.identity import device_id
 from agent.memory import give_back
+from agent.readings.batch import Batch
 from agent.readings.sampler import Sampler
 from agent.status import StatusServer
 from agent.supervisor import Supervisor
@@ -160,7 +161,10 @@ class App:
         fields = msgspec.to_builtins(sensor.fields)
         meta = {"driver": config.driver, "fields": fields, "interval_s": float(config.interval)}
         self.post(codec, f"meta/{config.name}", meta, retain=True)
-        return Sampler(config.name, sensor, config.interval, lambda record: self.queue.put([record]), self._clock)
+        batch = Batch(
+            config.name, lambda record: self.queue.put([record]), time_s=config.batch_time, size=config.batch_size
+        )
+        return Sampler(config.name, sensor, config.interval, batch, self._clock)
 
     def _make_keepers(self, codec: JsonCodec) -> list[CameraKeeper]:
         if not self._config.cameras:

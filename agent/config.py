@@ -77,6 +77,8 @@ class SensorConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: Name
     driver: str
     interval: PositiveDuration = PositiveDuration(10)
+    batch_time: Duration = Duration(1)
+    batch_size: PositiveInt = 500
     settings: Any = None
 
 

@@ -1,26 +1,23 @@
-"""From a sensor to the queue: reads on schedule, stamps by both clocks, hands on."""
+"""From a sensor to the queue: reads on schedule, stamps by both clocks, joins, hands on."""
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from agent.clock import Clock, Stamp
-from agent.delivery.record import Telemetry
 from agent.health import PartHealth
-from drivers.contract import Reading, Sensor, Value
+from agent.readings.batch import Batch, Stamped
+from drivers.contract import Reading, Sensor
 
 
 class Sampler:
     """A supervised part that owns one sensor. Its schedule does not drift, and what was missed is not made up for."""
 
-    def __init__(
-        self, name: str, sensor: Sensor, interval_s: float, put: Callable[[Telemetry], object], clock: Clock
-    ) -> None:
+    def __init__(self, name: str, sensor: Sensor, interval_s: float, batch: Batch, clock: Clock) -> None:
         self.name = f"sensor/{name}"
-        self._source = name
         self._sensor = sensor
         self._interval_s = interval_s
-        self._put = put
+        self._batch = batch
         self._clock = clock
 
     def run(self, stop: threading.Event, health: PartHealth) -> None:
@@ -30,25 +27,27 @@ class Sampler:
             due = time.monotonic()
             while not stop.is_set():
                 readings = self._sensor.read()
-                if readings:
-                    self._put(Telemetry(self._source, self._stamp(readings)))
+                stamp = self._clock.now()
                 health.add(readings=len(readings))
-                due = _next_due(due, self._interval_s, time.monotonic())
+                now = time.monotonic()
+                due = _next_due(due, self._interval_s, now)
+                self._batch.add(_stamped(readings, stamp), stamp.boot_ns, due - now)
                 stop.wait(due - time.monotonic())
         finally:
             self._sensor.close()
+            self._batch.flush()
 
     def interrupt(self) -> None:
         """End a read that is under way: closing is allowed at any time."""
         self._sensor.close()
 
-    def _stamp(self, readings: Sequence[Reading]) -> list[tuple[Stamp, Mapping[str, Value]]]:
-        now = self._clock.now()
-        stamped: list[tuple[Stamp, Mapping[str, Value]]] = []
-        for reading in readings:
-            age_ns = int(reading.age_s * 1e9)
-            stamped.append((Stamp(now.boot_ns - age_ns, now.real_ns - age_ns), reading.values))
-        return stamped
+
+def _stamped(readings: Sequence[Reading], now: Stamp) -> list[Stamped]:
+    stamped: list[Stamped] = []
+    for reading in readings:
+        age_ns = int(reading.age_s * 1e9)
+        stamped.append((Stamp(now.boot_ns - age_ns, now.real_ns - age_ns), reading.values))
+    return stamped
 
 
 def _next_due(due: float, interval_s: float, now: float) -> float:

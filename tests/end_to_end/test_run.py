@@ -29,6 +29,7 @@ urls = ["{url}"]
 name = "uptime"
 driver = "uptime"
 interval = "20ms"
+batch_time = "0s"
 """
 
 

@@ -9,6 +9,7 @@ import pytest
 from agent.clock import Clock, Stamp
 from agent.delivery.record import Telemetry
 from agent.health import PartHealth
+from agent.readings.batch import Batch
 from agent.readings.sampler import Sampler, _next_due
 from drivers.contract import DeviceAbsent, Field, Reading, Settings
 
@@ -43,7 +44,9 @@ def sample(sensor: Script) -> tuple[list[Telemetry], PartHealth]:
     records: list[Telemetry] = []
     health = PartHealth("sensor/s")
     with pytest.raises(DeviceAbsent):
-        Sampler("s", sensor, 0.001, records.append, FixedClock()).run(threading.Event(), health)
+        Sampler("s", sensor, 0.001, Batch("s", records.append, time_s=1.0, size=100), FixedClock()).run(
+            threading.Event(), health
+        )
     return records, health
 
 
