@@ -65,6 +65,8 @@ class App:
             self.health.part("queue"),
             max_bytes=config.queue.max_bytes,
             may_drop=config.queue.on_full == "drop-oldest",
+            max_age_s=config.queue.max_age or None,
+            durability=config.queue.durability,
             commit_interval_s=config.queue.commit_interval,
         )
         self._config = config
@@ -87,7 +89,7 @@ class App:
             self._locks.append(_lock(paths.make_private(directory)))
         self.device = device_id(self._config.device.id, self._data)
         self.queue.open()
-        codec = JsonCodec(self._config.mqtt.root, self.device, self.queue.epoch)
+        codec = JsonCodec(self._config.mqtt.root, self.device)
         ingest = Ingest(self.queue, self._runtime, self._clock)
         self._uplink = self._make_uplink(codec)
         self.queue.on_commit(self._uplink.wake)
@@ -121,6 +123,10 @@ class App:
         if self._config.cameras:
             release_frames_dir(paths.frames_dir(self._runtime))
         return late
+
+    def expire(self) -> None:
+        """Drop what is too old to be worth sending."""
+        self.queue.expire(self._clock.boot_ns())
 
     def snapshot(self) -> dict[str, Any]:
         """The agent's own figures as JSON values."""
@@ -192,6 +198,7 @@ class _HealthReport:
         pause_s = SETTLED_S
         while not stop.wait(pause_s):
             give_back()
+            self._app.expire()
             self._app.post(self._codec, "health", self._app.snapshot(), retain=False)
             health.ok()
             pause_s = HEALTH_INTERVAL_S

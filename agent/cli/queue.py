@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
         ("put since the queue was made", f"{stats.put} messages"),
         ("put aside as dead", f"{stats.dead} messages"),
         ("dropped", dropped),
+        ("damaged databases put aside", stats.damaged),
     ]
     print_table(["figure", "value"], rows)
     return 0

@@ -23,10 +23,9 @@ class Message(msgspec.Struct, frozen=True):
 class JsonCodec:
     """Writes the JSON of the topic table: `ts` is Unix time in milliseconds, fractions allowed."""
 
-    def __init__(self, root: str, device: str, epoch: str) -> None:
+    def __init__(self, root: str, device: str) -> None:
         self.prefix = f"{root}/{device}"
         self._device = device
-        self._epoch = epoch
 
     def encode(self, entry: Entry) -> Message:
         """The message of an entry; (topic, epoch, seq) lets a receiver drop duplicates and see gaps."""
@@ -34,7 +33,7 @@ class JsonCodec:
         body: dict[str, object] = {
             "device": self._device,
             "source": record.source,
-            "epoch": self._epoch,
+            "epoch": entry.epoch,
             "seq": entry.seq,
         }
         if isinstance(record, Telemetry):
@@ -45,7 +44,7 @@ class JsonCodec:
         return Message(
             f"{self.prefix}/{record.topic}",
             _encode(body),
-            properties={"epoch": self._epoch, "seq": str(entry.seq)},
+            properties={"epoch": entry.epoch, "seq": str(entry.seq)},
         )
 
 

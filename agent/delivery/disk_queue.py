@@ -13,7 +13,6 @@
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +20,11 @@ from pathlib import Path
 
 import msgspec
 
-from agent.delivery.ledger import COUNTERS_KEY, Counters, Ledger, lane_range, unseal
+from agent.clock import boot_id
+from agent.delivery.ledger import COUNTERS_KEY, EPOCH_KEY, TOO_OLD, Counters, Ledger, lane_range, unseal
 from agent.delivery.record import Entry, Lane, QueueStats, Record, Ticket
-from agent.delivery.store import CorruptStore, Store, StoreError, read_only
+from agent.delivery.recovery import Ballast, is_damage, is_full, open_store
+from agent.delivery.store import CorruptStore, Durability, Store, StoreError, read_only
 from agent.errors import EdgepostError
 from agent.health import PartHealth
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING_ROWS = 20_000
 RETRY_S = 1.0
-EPOCH_KEY = "epoch"
+EXPIRE_ROWS = 100
 
 
 def inspect(directory: Path) -> QueueStats:
@@ -56,7 +57,8 @@ class _Put(msgspec.Struct, frozen=True):
 class _Remove(msgspec.Struct, frozen=True):
     keys: Sequence[int]
     ticket: Ticket
-    reason: str  # given: not delivered, but put aside
+    dead: str = ""  # given: not delivered, but put aside for this reason
+    dropped: str = ""  # given: not delivered, but dropped for this reason
 
 
 class DiskQueue:
@@ -69,14 +71,20 @@ class DiskQueue:
         *,
         max_bytes: int,
         may_drop: bool = True,
+        max_age_s: float | None = None,
+        durability: Durability = "power",
         commit_interval_s: float = 0.1,
         commit_rows: int = 64,
     ) -> None:
-        self.epoch = ""
         self._directory = directory
         self._health = health
         self._max_bytes = max_bytes
         self._may_drop = may_drop
+        self._max_age_s = max_age_s
+        self._durability = durability
+        self._ballast = Ballast(directory)
+        self._disk_full = False
+        self._unreadable = ""  # why the database seemed damaged when it was last read or written
         self._commit_interval_s = commit_interval_s
         self._commit_rows = commit_rows
         self._changed = threading.Condition()
@@ -84,23 +92,28 @@ class DiskQueue:
         self._pending_rows = 0
         self._settled: set[int] = set()  # acknowledged, the deletion not yet on disk: not to be sent again
         self._listeners: list[Callable[[], None]] = []
-        self._ledger = Ledger(Counters(), {}, {})
+        self._ledger = Ledger("", Counters(), {}, {})
         self.peak = 0  # the most messages that waited since the queue was opened
         self.put_before = 0  # messages put before it was opened
         self._closing = False
         self._store: Store | None = None
-        self._committer = threading.Thread(target=self._commit_loop, name="queue", daemon=True)
+        self._committer = threading.Thread(target=self._commit_until_closed, name="queue", daemon=True)
 
     def open(self) -> None:
         """Open or make the database and start the committer; raises EdgepostError when it can't be used."""
         try:
-            self._store = Store(self._directory)
-            self.epoch = _epoch(self._store)
+            self._store = open_store(self._directory, self._durability, self._max_bytes)
             self._ledger = Ledger.read(self._store)
             self.put_before = self._ledger.counters.put
         except StoreError as error:
             raise EdgepostError(f"{self._directory}: the queue can't be opened: {error}") from error
+        self._ballast.take_on()
         self._committer.start()
+
+    @property
+    def epoch(self) -> str:
+        """Minted with the database; what is put from now on bears it."""
+        return self._ledger.epoch
 
     def close(self) -> None:
         """Commit what is pending and let go of the database; safe twice and after a failed open."""
@@ -118,7 +131,7 @@ class DiskQueue:
         self._listeners.append(listener)
 
     def put(self, records: Sequence[Record]) -> Ticket:
-        """Append records; waits while too much is pending. The ticket's `seqs` are theirs once it is done."""
+        """Append records; waits while too much is pending. The ticket says their epoch and seqs once it is done."""
         ticket = Ticket(len(records), self._changed)
         with self._changed:
             self._changed.wait_for(lambda: self._pending_rows < MAX_PENDING_ROWS or self._closing)
@@ -134,7 +147,14 @@ class DiskQueue:
         with self._changed:
             settled = set(self._settled)  # before reading: what is deleted meanwhile is in it, or not read
         entries: list[Entry] = []
-        for key, value in self._store.range(max(low, after), high, limit + len(settled)):
+        try:
+            rows = self._store.range(max(low, after), high, limit + len(settled))
+        except StoreError as error:
+            with self._changed:
+                self._unreadable = str(error) if is_damage(error) else ""
+                self._changed.notify_all()  # the committer looks into it
+            raise EdgepostError(f"{self._directory}: the queue can't be read: {error}") from error
+        for key, value in rows:
             if key in settled:
                 continue
             try:
@@ -146,11 +166,25 @@ class DiskQueue:
 
     def acknowledge(self, keys: Sequence[int]) -> Ticket:
         """Forget entries that the broker has. They are not peeked again; the ticket is done once that is on disk."""
-        return self._remove(keys, "")
+        return self._remove(keys)
 
     def reject(self, key: int, reason: str) -> Ticket:
         """Put an entry aside under `dead/`, with its reason."""
-        return self._remove([key], reason)
+        return self._remove([key], dead=reason)
+
+    def expire(self, now_ns: int) -> None:
+        """Drop what is older than the age limit at `now_ns` of the boot clock, and count it."""
+        if self._max_age_s is None:
+            return
+        for lane in Lane:
+            after = 0
+            while entries := self.peek(lane, after, EXPIRE_ROWS):
+                old = [entry.key for entry in entries if _age_s(entry, now_ns) > self._max_age_s]
+                if old:
+                    self._remove(old, dropped=TOO_OLD)
+                if len(old) < len(entries):
+                    break
+                after = entries[-1].key
 
     def stats(self) -> QueueStats:
         """The figures as of the last commit."""
@@ -167,11 +201,11 @@ class DiskQueue:
         with self._changed:
             return dict(self._ledger.seqs)
 
-    def _remove(self, keys: Sequence[int], reason: str) -> Ticket:
+    def _remove(self, keys: Sequence[int], *, dead: str = "", dropped: str = "") -> Ticket:
         ticket = Ticket(len(keys), self._changed)
         with self._changed:
             self._settled.update(keys)
-            self._add(_Remove(keys, ticket, reason))
+            self._add(_Remove(keys, ticket, dead, dropped))
         return ticket
 
     def _add(self, operation: _Put | _Remove) -> None:
@@ -180,11 +214,20 @@ class DiskQueue:
         if len(self._pending) == 1 or self._pending_rows >= self._commit_rows:
             self._changed.notify_all()
 
+    def _commit_until_closed(self) -> None:
+        try:
+            self._commit_loop()
+        finally:
+            if self._store is not None:
+                self._store.close()  # this thread's connection
+
     def _commit_loop(self) -> None:
         last_commit = -self._commit_interval_s
-        while batch := self._next_batch(last_commit + self._commit_interval_s):
+        while (batch := self._next_batch(last_commit + self._commit_interval_s)) or self._unreadable:
             last_commit = time.monotonic()
             try:
+                if self._unreadable:
+                    self._reopen()
                 held = self._commit(batch)
             except StoreError as error:
                 if not self._try_again(batch, error):
@@ -195,7 +238,7 @@ class DiskQueue:
     def _next_batch(self, due: float) -> list[_Put | _Remove]:
         """Wait until there is work and it is due; an empty batch ends the committer."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._closing)
+            self._changed.wait_for(lambda: self._pending or self._closing or self._unreadable)
             self._changed.wait_for(
                 lambda: self._pending_rows >= self._commit_rows or self._closing, max(0.0, due - time.monotonic())
             )
@@ -210,19 +253,17 @@ class DiskQueue:
         with self._store.transact():
             for operation in batch:  # removals first: they make room
                 if isinstance(operation, _Remove):
-                    ledger.remove(self._store, operation.keys, operation.reason)
+                    ledger.remove(self._store, operation.keys, dead=operation.dead, dropped=operation.dropped)
+            limit = min(self._max_bytes, ledger.counters.waiting_bytes) if self._disk_full else self._max_bytes
             for operation in batch:
                 if isinstance(operation, _Put):
-                    seqs = (
-                        None
-                        if held
-                        else ledger.put(self._store, operation.records, self._max_bytes, may_drop=self._may_drop)
-                    )
+                    seqs = None if held else ledger.put(self._store, operation.records, limit, may_drop=self._may_drop)
                     if seqs is None:
                         held.append(operation)
                     else:
-                        operation.ticket.seqs = seqs
-            ledger.write(self._store)
+                        operation.ticket.epoch, operation.ticket.seqs = ledger.epoch, seqs
+            if len(held) < len(batch):
+                ledger.write(self._store)
         self._ledger = ledger
         return held
 
@@ -238,32 +279,48 @@ class DiskQueue:
             self._pending[:0] = held
             self.peak = max(self.peak, self._ledger.counters.waiting)
             self._changed.notify_all()
+        if self._disk_full and self._ballast.take_on():
+            self._disk_full = False
+            log.warning("queue: %s: there is room again", self._directory)
         self._health.ok()
         for listener in self._listeners:
             listener()
 
     def _try_again(self, batch: list[_Put | _Remove], error: Exception) -> bool:
         """Keep the batch for later; False when the queue is closing and it can't be kept."""
+        assert self._store is not None
         text = f"{self._directory}: the disk takes nothing ({error})"
         if self._health.failed(text):
             log.warning("queue: %s; kept in memory and tried again", text)
+        self._store.close()  # this thread's connection: the next one starts from what is on disk
+        pause_s = RETRY_S
+        if is_full(error) and not self._disk_full:
+            self._disk_full = True  # from now on what comes replaces the oldest, in the pages that it leaves
+            self._ballast.drop()
+            pause_s = 0.0
+        self._unreadable = str(error) if is_damage(error) else ""
         with self._changed:
             self._pending[:0] = batch
             if not self._closing:
-                self._changed.wait_for(lambda: self._closing, RETRY_S)
+                self._changed.wait_for(lambda: self._closing, pause_s)
                 return True
         log.error("queue: %s; %d operations were never acknowledged and are lost at this stop", text, len(batch))
         return False
+
+    def _reopen(self) -> None:
+        """Open the database anew, after putting it aside if it is damaged indeed."""
+        assert self._store is not None
+        self._store.close()
+        self._store = open_store(self._directory, self._durability, self._max_bytes, suspected=self._unreadable)
+        self._ledger = Ledger.read(self._store)
+        self._unreadable = ""
 
 
 def _stats(epoch: str, counters: Counters) -> QueueStats:
     return QueueStats(epoch, **{name: getattr(counters, name) for name in Counters.__struct_fields__})
 
 
-def _epoch(store: Store) -> str:
-    """The database's epoch, minted at the first call."""
-    epoch = store.get(EPOCH_KEY)
-    if epoch is None:
-        epoch = secrets.token_hex(8).encode("ascii")
-        store.set(EPOCH_KEY, epoch)
-    return bytes(epoch).decode("ascii")
+def _age_s(entry: Entry, now_ns: int) -> float:
+    """How old an entry is at least: of another boot, it is older than this one."""
+    seen_ns = entry.record.stamp.boot_ns if entry.boot == boot_id() else 0
+    return (now_ns - seen_ns) / 1e9

@@ -78,7 +78,7 @@ class Ingest:
                     health.add(refused=1)
             while waiting and waiting[0][1].done:
                 envelope, ticket = waiting.popleft()
-                _answer(socket, envelope, {"ok": True, "epoch": self._queue.epoch, "seq": ticket.seqs[0]})
+                _answer(socket, envelope, {"ok": True, "epoch": ticket.epoch, "seq": ticket.seqs[0]})
                 health.add(events=1)
 
     def _take(self, parts: list[bytes]) -> Ticket | str:

@@ -1,6 +1,7 @@
 """What one commit of the disk queue writes, and the figures that are written with it."""
 
 import binascii
+import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -10,7 +11,10 @@ from agent.delivery.record import Entry, Lane, Record
 from agent.delivery.store import CorruptStore, Store
 
 LANE_SHIFT = 48
+EPOCH_KEY = "epoch"
 COUNTERS_KEY = "counters"
+QUEUE_FULL = "queue_full"
+TOO_OLD = "too_old"
 _BATCH = 100
 
 
@@ -21,10 +25,12 @@ class Counters(msgspec.Struct):
     waiting_bytes: int = 0
     put: int = 0
     dead: int = 0
+    damaged: int = 0
     dropped: dict[str, int] = {}
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    epoch: str
     seq: int
     boot: str
     record: Record
@@ -37,15 +43,21 @@ _decode = msgspec.msgpack.Decoder(_Stored).decode
 class Ledger(msgspec.Struct):
     """The queue's figures and counters. A commit works on a copy, which replaces the ledger once it is on disk."""
 
+    epoch: str
     counters: Counters
     next_key: dict[Lane, int]
     seqs: dict[str, int]  # by topic, as far as they were needed since the queue was opened
 
     @classmethod
     def read(cls, store: Store) -> "Ledger":
-        """The ledger as it was last committed."""
+        """The ledger as it was last committed; in a new database, one with a new epoch."""
+        epoch = store.get(EPOCH_KEY)
+        if epoch is None:
+            epoch = secrets.token_hex(8).encode("ascii")
+            store.set(EPOCH_KEY, epoch)
         counters = store.get(COUNTERS_KEY)
         return cls(
+            epoch.decode("ascii"),
             msgspec.msgpack.decode(counters, type=Counters) if counters else Counters(),
             {lane: store.last_key(*lane_range(lane)) + 1 for lane in Lane},
             {},
@@ -54,7 +66,7 @@ class Ledger(msgspec.Struct):
     def copy(self) -> "Ledger":
         """One that can be changed without changing this."""
         counters = msgspec.structs.replace(self.counters, dropped=dict(self.counters.dropped))
-        return Ledger(counters, dict(self.next_key), dict(self.seqs))
+        return Ledger(self.epoch, counters, dict(self.next_key), dict(self.seqs))
 
     def put(self, store: Store, records: Sequence[Record], max_bytes: int, *, may_drop: bool) -> list[int] | None:
         """Write records inside a transaction; returns their seqs, or None where there is no room."""
@@ -66,7 +78,7 @@ class Ledger(msgspec.Struct):
             seq = (seqs.get(topic) or self._seq(store, topic)) + 1
             seqs[topic] = seq
             numbers.append(seq)
-            values.append(_seal(_encode(_Stored(seq, boot_id(), record))))
+            values.append(_seal(_encode(_Stored(self.epoch, seq, boot_id(), record))))
         excess = self.counters.waiting_bytes + sum(map(len, values)) - max_bytes
         if excess > 0 and not may_drop:
             return None
@@ -81,17 +93,19 @@ class Ledger(msgspec.Struct):
             store.set(f"seq/{topic}", seq.to_bytes(8, "little"))
         return numbers
 
-    def remove(self, store: Store, keys: Sequence[int], reason: str) -> None:
-        """Delete rows inside a transaction; with a reason, keep each under `dead/`."""
+    def remove(self, store: Store, keys: Sequence[int], *, dead: str = "", dropped: str = "") -> None:
+        """Delete rows inside a transaction: delivered, or kept aside as `dead`, or `dropped`, for the reason given."""
         for key in keys:
             value = store.take(key)
             if value is None:
                 self._undrop(key)
                 continue
             self._count(-1, -len(value))
-            if reason:
+            if dropped:
+                self._count_drop(Lane(key >> LANE_SHIFT), dropped)
+            if dead:
                 self.counters.dead += 1
-                store.set(f"dead/{self.counters.dead:012d}", msgspec.msgpack.encode((reason, value)))
+                store.set(f"dead/{self.counters.dead:012d}", msgspec.msgpack.encode((dead, value)))
 
     def write(self, store: Store) -> None:
         """Write the figures inside a transaction."""
@@ -114,13 +128,17 @@ class Ledger(msgspec.Struct):
                     store.take(key)
                     self._count(-1, -len(value))
                     excess -= len(value)
-                    self.counters.dropped[_full(lane)] = self.counters.dropped.get(_full(lane), 0) + 1
+                    self._count_drop(lane, QUEUE_FULL)
 
     def _undrop(self, key: int) -> None:
         """It had been dropped for want of room while it was on its way, and arrived: not lost after all."""
-        reason = _full(Lane(key >> LANE_SHIFT))
-        if self.counters.dropped.get(reason):
-            self.counters.dropped[reason] -= 1
+        what = f"{Lane(key >> LANE_SHIFT).name.lower()}/{QUEUE_FULL}"
+        if self.counters.dropped.get(what):
+            self.counters.dropped[what] -= 1
+
+    def _count_drop(self, lane: Lane, reason: str) -> None:
+        what = f"{lane.name.lower()}/{reason}"
+        self.counters.dropped[what] = self.counters.dropped.get(what, 0) + 1
 
 
 def lane_range(lane: Lane) -> tuple[int, int]:
@@ -137,12 +155,8 @@ def unseal(key: int, value: bytes) -> Entry:
         stored = _decode(body)
     except msgspec.DecodeError as error:
         raise CorruptStore(f"message {key} can't be decoded: {error}") from error
-    return Entry(key, stored.seq, stored.boot, stored.record)
+    return Entry(key, stored.epoch, stored.seq, stored.boot, stored.record)
 
 
 def _seal(body: bytes) -> bytes:
     return binascii.crc32(body).to_bytes(4, "little") + body
-
-
-def _full(lane: Lane) -> str:
-    return f"{lane.name.lower()}/queue_full"

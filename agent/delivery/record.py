@@ -36,6 +36,11 @@ class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", 
         """Below the device's topic."""
         return f"telemetry/{self.source}"
 
+    @property
+    def stamp(self) -> Stamp:
+        """When the newest of it was seen."""
+        return self.readings[-1][0]
+
 
 class Event(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="event"):
     """Something that happened: posted by a program on this machine, or raised by the agent.
@@ -64,6 +69,7 @@ class Entry(msgspec.Struct, frozen=True):
     """A record as it lies in the queue. `(topic, epoch, seq)` names it for good; `key` is its place in this queue."""
 
     key: int
+    epoch: str
     seq: int
     boot: str
     record: Record
@@ -72,11 +78,12 @@ class Entry(msgspec.Struct, frozen=True):
 class Ticket:
     """The promise that what was asked of the queue is on disk: kept once `done` is set."""
 
-    __slots__ = ("_changed", "count", "done", "seqs")
+    __slots__ = ("_changed", "count", "done", "epoch", "seqs")
 
     def __init__(self, count: int, changed: threading.Condition) -> None:
         self.count = count
         self.done = False
+        self.epoch = ""
         self.seqs: list[int] = []
         self._changed = changed
 
@@ -89,7 +96,8 @@ class Ticket:
 class QueueStats(msgspec.Struct, frozen=True):
     """The queue's figures: what waits, what was ever put, what was put aside as dead or dropped.
 
-    `dropped` counts by "lane/reason". All but `waiting` count from the day the queue was made.
+    `dropped` counts by "lane/reason", `damaged` databases that had to be put aside: something may have gone with them.
+    All but `waiting` count from the day the queue was made.
     """
 
     epoch: str
@@ -97,16 +105,15 @@ class QueueStats(msgspec.Struct, frozen=True):
     waiting_bytes: int
     put: int
     dead: int
+    damaged: int
     dropped: dict[str, int]
 
 
 class Queue(Protocol):
     """Keeps records until they are acknowledged. To peek changes nothing."""
 
-    epoch: str
-
     def put(self, records: Sequence[Record]) -> Ticket:
-        """Append records; the ticket's `seqs` are theirs once it is done."""
+        """Append records; the ticket's `epoch` and `seqs` are theirs once it is done."""
 
     def peek(self, lane: Lane, after: int, limit: int) -> list[Entry]:
         """The oldest entries of a lane whose key is above `after` (0: from the start)."""

@@ -7,9 +7,9 @@ too, and the settings below turn eviction off for good.
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diskcache
 from diskcache.core import MODE_RAW
@@ -22,7 +22,6 @@ SETTINGS = {
     "statistics": 0,
     "tag_index": 0,
     "sqlite_journal_mode": "wal",
-    "sqlite_synchronous": 2,  # fsync at every commit: 1 lost acknowledged rows in a power cut
     "sqlite_mmap_size": 0,  # an I/O error in a mapping would be SIGBUS
     "sqlite_cache_size": 256,  # pages of 4 KiB for each connection; diskcache's 8192 would be 32 MB
     "sqlite_auto_vacuum": 0,
@@ -30,6 +29,14 @@ SETTINGS = {
     "sqlite_journal_size_limit": 4 * 1024 * 1024,
 }
 
+
+Durability = Literal["power", "process"]
+
+SYNCHRONOUS: Mapping[Durability, Mapping[str, int]] = {
+    "power": {"sqlite_synchronous": 2},  # fsync at every commit: with 1, acknowledged rows were lost in a power cut
+    "process": {"sqlite_synchronous": 1},  # fsync at checkpoints only: a killed process loses nothing
+}
+PAGE_BYTES = 4096
 
 StoreError = (sqlite3.Error, diskcache.Timeout, OSError)
 """What the database may raise when the disk does not do its part."""
@@ -81,8 +88,10 @@ def read_only(directory: Path, keys: Sequence[str]) -> dict[str, bytes]:
 class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
     """A diskcache whose integer keys can also be read by range. Each thread has a connection of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), timeout=10, disk=RawDisk, **SETTINGS)
+    def __init__(self, directory: Path, durability: Durability, max_bytes: int) -> None:
+        """Open or make the database. Its file is bounded too: twice `max_bytes` of payload, and some pages."""
+        bound = {"sqlite_max_page_count": 2 * max_bytes // PAGE_BYTES + 1024}
+        super().__init__(str(directory), timeout=10, disk=RawDisk, **SETTINGS, **bound, **SYNCHRONOUS[durability])
 
     def range(self, low: int, high: int, limit: int) -> list[tuple[int, bytes]]:
         """Up to `limit` rows with low < key < high, by key. What edgepost never wrote is read as b""."""

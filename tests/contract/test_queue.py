@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clock import Clock
+from agent.clock import Clock, Stamp
 from agent.delivery.disk_queue import DiskQueue, QueueClosed, inspect
 from agent.delivery.record import Event, Lane, Telemetry
 from agent.delivery.store import RawDisk, Store
@@ -275,7 +275,7 @@ def test_a_poisoned_database_is_refused_and_never_unpickled(make: MakeQueue, tmp
 
 @pytest.mark.parametrize("value", ["text", 1, None, {"a": 1}, bytearray(b"x")])
 def test_the_store_takes_bytes_only(tmp_path: Path, value: object) -> None:
-    store = Store(tmp_path)
+    store = Store(tmp_path, "power", 2**20)
     with pytest.raises(TypeError, match="must be bytes"):
         store.set("key", value)
     with pytest.raises(TypeError, match="must be int or str"):
@@ -287,3 +287,83 @@ def test_the_store_takes_bytes_only(tmp_path: Path, value: object) -> None:
 def test_inspecting_where_there_is_no_queue_says_so(tmp_path: Path) -> None:
     with pytest.raises(EdgepostError, match="there is no queue here"):
         inspect(tmp_path)
+
+
+def test_what_is_older_than_the_age_limit_is_dropped_and_counted(make: MakeQueue) -> None:
+    queue = make(max_age_s=60.0)
+    now_ns = Clock().boot_ns()
+    for age_s in (300, 100, 61, 59, 0):
+        record = Telemetry("gps", [(Stamp(now_ns - age_s * 10**9, 0), {"number": age_s})])
+        assert queue.put([record]).wait(WAIT_S)
+    queue.expire(now_ns)
+    wait_until(lambda: queue.stats().dropped == {"telemetry/too_old": 3}, "they are counted")
+    assert numbers(queue) == [59, 0]
+
+
+def test_without_an_age_limit_nothing_is_too_old(make: MakeQueue) -> None:
+    queue = make()
+    assert queue.put([Telemetry("gps", [(Stamp(0, 0), {"number": 1})])]).wait(WAIT_S)
+    queue.expire(Clock().boot_ns())
+    assert numbers(queue) == [1]
+
+
+def test_a_damaged_database_is_kept_aside_and_what_can_be_read_of_it_goes_on(make: MakeQueue, tmp_path: Path) -> None:
+    queue = make()
+    for number in range(200):
+        queue.put([telemetry(number, filler="x" * 500)])
+    epoch = queue.epoch
+    queue.close()
+    database = tmp_path / "queue/cache.db"
+    content = bytearray(database.read_bytes())
+    for page in range(8, len(content) // 4096, 4):
+        content[page * 4096 : page * 4096 + 2048] = bytes(2048)
+    database.write_bytes(content)
+    queue = make()
+
+    def readable() -> list[object] | None:
+        try:
+            return numbers(queue)
+        except EdgepostError:  # found damaged just now, and about to be put aside
+            return None
+
+    kept = wait_until(readable, "the rest can be read")
+    assert queue.epoch != epoch
+    assert queue.stats().damaged == 1
+    assert 100 < len(kept) < 200
+    assert kept == sorted(set(kept)), "what was saved is in order"
+    assert [path.name for path in tmp_path.glob("queue/damaged-*/cache.db")]
+    ticket = queue.put([telemetry(1000)])
+    assert ticket.wait(WAIT_S)
+    assert ticket.epoch == queue.epoch
+
+
+def test_what_is_no_database_at_all_is_kept_aside(make: MakeQueue, tmp_path: Path) -> None:
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "queue/cache.db").write_bytes(b"this was a database once" * 1000)
+    queue = make()
+    put(queue, 1)
+    assert numbers(queue) == [1]
+    (aside,) = tmp_path.glob("queue/damaged-*/cache.db")
+    assert aside.read_bytes().startswith(b"this was a database once")
+
+
+def test_a_backlog_keeps_the_epoch_that_it_was_given(make: MakeQueue, tmp_path: Path) -> None:
+    queue = make()
+    put(queue, 1)
+    epoch = queue.epoch
+    queue.close()
+    database = sqlite3.connect(tmp_path / "queue/cache.db")
+    database.execute("UPDATE Cache SET value = ? WHERE key = 'epoch'", (b"another epoch",))
+    database.commit()
+    database.close()
+    queue = make()
+    put(queue, 2)
+    assert [entry.epoch for entry in queue.peek(Lane.TELEMETRY, 0, 10)] == [epoch, "another epoch"]
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_each_durability_asks_sqlite_for_what_it_promises(make: MakeQueue, durability: str) -> None:
+    queue = make(durability=durability)
+    assert queue._store is not None
+    ((synchronous,),) = queue._store._sql("PRAGMA synchronous").fetchall()
+    assert synchronous == {"power": 2, "process": 1}[durability]

@@ -41,7 +41,7 @@ def uplink(
     def make(will: Message) -> Connection:
         return connect(lambda protocol: Connection(Broker(url), "pi", protocol, will=will), protocols, 5.0)
 
-    part = Uplink(queue, Board(), JsonCodec("edgepost", "pi", queue.epoch), make, limits or Limits())
+    part = Uplink(queue, Board(), JsonCodec("edgepost", "pi"), make, limits or Limits())
     queue.on_commit(part.wake)
     supervisor.start([part])
     try:
