@@ -3,7 +3,7 @@
 import difflib
 import re
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -38,6 +38,28 @@ class BrokerUrl(str):
             raise ValueError(f"found {_redact(text)!r} with credentials in it, expected username and password_file")
         if parts.scheme not in SCHEMES or not parts.hostname:
             raise ValueError(f"{expected}, found {_redact(text)!r}")
+        if parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme in {"mqtt", "mqtts"}):
+            form = f"{parts.scheme}://host[:port]" + ("[/path]" if parts.scheme in {"ws", "wss"} else "")
+            raise ValueError(f"expected {form}, found {_redact(text)!r}")
+        return cls(text)
+
+
+class ReadableFile(str):
+    """A file that is there and can be read, or "" for none."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> "ReadableFile":
+        """Check a path; raises ValueError that says what stands in the way."""
+        expected = "expected a file that can be read"
+        if not isinstance(text, str):
+            raise ValueError(f"found {text!r}, {expected}")  # noqa: TRY004 (a fault of the configuration)
+        if text:
+            try:
+                Path(text).read_bytes()
+            except OSError as error:
+                raise ValueError(f"found {text!r}, {expected}: {error.strerror}") from None
         return cls(text)
 
 
@@ -54,12 +76,30 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     root: Name = "edgepost"
     username: str = ""
-    password_file: str = ""
-    ca: str = ""
+    password_file: ReadableFile = ReadableFile()
+    ca: ReadableFile = ReadableFile()
+    cert: ReadableFile = ReadableFile()
+    key: ReadableFile = ReadableFile()
     keepalive: PositiveDuration = PositiveDuration(30)
     connect_timeout: PositiveDuration = PositiveDuration(4)
     ack_timeout: PositiveDuration = PositiveDuration(20)
     window: PositiveInt = 256
+
+    @staticmethod
+    def clashes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What is wrong with keys taken together, as (key, fault). `given` are those found, good or not."""
+        for key, other in (("cert", "key"), ("username", "password_file")):
+            for one, missing in ((key, other), (other, key)):
+                if given.get(one) and not given.get(missing):
+                    yield one, f"found without {missing}, expected both or neither"
+        urls = given.get("urls")
+        if isinstance(urls, list) and not any(url.startswith(("mqtts:", "wss:")) for url in urls):
+            for key in ("ca", "cert", "key"):
+                if given.get(key):
+                    yield key, "found with no address that uses TLS, expected mqtts:// or wss:// in urls"
+        keepalive = given.get("keepalive")
+        if isinstance(keepalive, float) and not 1 <= keepalive <= 65535:
+            yield "keepalive", f"found {keepalive:g} s, expected 1s to 65535s"
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +107,8 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     max_bytes: Size = Size(256 * 2**20)
     on_full: Literal["drop-oldest", "block"] = "drop-oldest"
-    durability: Literal["power"] = "power"
+    durability: Literal["power", "process"] = "power"
+    max_age: Duration = Duration(0)
     commit_interval: Duration = Duration(0.1)
 
 
@@ -158,6 +199,8 @@ class _Checker:
             if table.name == name:
                 values |= self._convert(table, table.values, kind)
                 where = table.where()
+        if kind is MqttConfig:
+            self._check_clashes(name, values)
         return self._build(kind, values | (given or {}), where, name.strip("[]"))
 
     def sources(self, name: str) -> list[Any]:
@@ -174,6 +217,11 @@ class _Checker:
                 if name in first:
                     self._faults.append(f"{table.where('name')}: name: {name!r} is used already at {first[name]}")
                 first.setdefault(name, table.where("name"))
+
+    def _check_clashes(self, name: str, values: dict[str, Any]) -> None:
+        for key, fault in MqttConfig.clashes(values):
+            where = next(t.where(key) for t in reversed(self._tables) if t.name == name and key in t.values)
+            self._faults.append(f"{where}: {key}: {fault}")
 
     def _source(self, table: Table, kind: registry.Kind, struct: type[Any]) -> Any:
         own = {field.name for field in msgspec.structs.fields(struct)} - {"settings", "raw"}
@@ -230,11 +278,14 @@ def _near(word: str, known: Sequence[str]) -> str:
 
 
 def _redact(value: Any) -> Any:
-    return re.sub(r"://[^/@\s]*@", "://…@", value) if isinstance(value, str) else value
+    """An address without what may be a secret in it."""
+    return re.sub(r"[?#].*", "?…", re.sub(r"://[^/@\s]*@", "://…@", value)) if isinstance(value, str) else value
 
 
 def _decode(kind: type, value: object) -> Any:
-    return BrokerUrl.parse(value) if kind is BrokerUrl else decode_quantity(kind, value)
+    if kind in {BrokerUrl, ReadableFile}:
+        return kind.parse(value)
+    return decode_quantity(kind, value)
 
 
 def _fault(error: msgspec.ValidationError, value: object, kind: Any) -> str:
