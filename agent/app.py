@@ -25,6 +25,7 @@ from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
 from agent.delivery.disk_queue import DiskQueue
 from agent.delivery.ingest import Ingest
+from agent.delivery.metering import Metering
 from agent.delivery.mqtt import Connection, ConnectionLost, Protocol, brokers, connect
 from agent.delivery.session import Limits
 from agent.delivery.uplink import Uplink
@@ -89,7 +90,7 @@ class App:
             self._locks.append(_lock(paths.make_private(directory)))
         self.device = device_id(self._config.device.id, self._data)
         self.queue.open()
-        codec = JsonCodec(self._config.mqtt.root, self.device)
+        codec = JsonCodec(self._config.mqtt.root, self.device, self._config.mqtt.compression)
         ingest = Ingest(self.queue, self._runtime, self._clock)
         self._uplink = self._make_uplink(codec)
         self.queue.on_commit(self._uplink.wake)
@@ -158,7 +159,12 @@ class App:
             raise ConnectionLost("; ".join(failures))
 
         limits = Limits(window=mqtt.window, ack_timeout_s=mqtt.ack_timeout)
-        return Uplink(self.queue, self._board, codec, open_connection, limits)
+        metering = Metering(
+            bytes_per_s=mqtt.max_rate, bytes_per_month=mqtt.monthly_budget, file=self._data / "monthly-budget"
+        )
+        return Uplink(
+            open_connection, queue=self.queue, board=self._board, codec=codec, limits=limits, metering=metering
+        )
 
     def _make_sampler(self, config: SensorConfig, codec: JsonCodec) -> Sampler:
         buses = self._buses_for(config.driver)

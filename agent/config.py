@@ -4,6 +4,7 @@ import difflib
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -84,6 +85,9 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: PositiveDuration = PositiveDuration(4)
     ack_timeout: PositiveDuration = PositiveDuration(20)
     window: PositiveInt = 256
+    max_rate: Size = Size(0)
+    monthly_budget: Size = Size(0)
+    compression: Literal["none", "zlib", "zstd"] = "none"
 
     @staticmethod
     def clashes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -97,6 +101,8 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
             for key in ("ca", "cert", "key"):
                 if given.get(key):
                     yield key, "found with no address that uses TLS, expected mqtts:// or wss:// in urls"
+        if given.get("compression") == "zstd" and find_spec("zstandard") is None:
+            yield "compression", "zstd needs a library: install it with: pip install 'edgepost[zstd]'"
         keepalive = given.get("keepalive")
         if isinstance(keepalive, float) and not 1 <= keepalive <= 65535:
             yield "keepalive", f"found {keepalive:g} s, expected 1s to 65535s"

@@ -42,7 +42,7 @@ class Duration(float):
 
     def __str__(self) -> str:
         exact = [unit for unit in ("d", "h", "min", "s") if self and self % self.SECONDS[unit] == 0]
-        unit = exact[0] if exact else "ms" if self < 1 else "s"
+        unit = exact[0] if exact else "ms" if 0 < self < 1 else "s"
         return f"{float(self) / self.SECONDS[unit]:g}{unit}"
 
 

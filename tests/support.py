@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.delivery.compression import decompress
 from agent.delivery.mqtt import Broker, Connection, Received, connect
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +105,7 @@ class Receiver:
 
     def bodies(self, part: str) -> list[dict[str, Any]]:
         """The JSON of all messages whose topic contains `part`, in order."""
-        return [json.loads(message.payload) for message in list(self.messages) if part in message.topic]
+        return [json.loads(decompress(message.payload)) for message in list(self.messages) if part in message.topic]
 
     def seqs(self, part: str) -> list[int]:
         """The seqs of all messages whose topic contains `part`, in order."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.clock import Stamp
+from agent.delivery.compression import compress
 from agent.delivery.record import Entry, Telemetry
 
 _encode = msgspec.json.Encoder().encode
@@ -23,9 +24,10 @@ class Message(msgspec.Struct, frozen=True):
 class JsonCodec:
     """Writes the JSON of the topic table: `ts` is Unix time in milliseconds, fractions allowed."""
 
-    def __init__(self, root: str, device: str) -> None:
+    def __init__(self, root: str, device: str, compression: str = "none") -> None:
         self.prefix = f"{root}/{device}"
         self._device = device
+        self._compression = compression
 
     def encode(self, entry: Entry) -> Message:
         """The message of an entry; (topic, epoch, seq) lets a receiver drop duplicates and see gaps."""
@@ -41,11 +43,11 @@ class JsonCodec:
         else:
             ts = unix_ms(record.stamp) if record.ts_ms is None else record.ts_ms
             body |= {"ts": ts, "type": record.type, "data": record.data}
-        return Message(
-            f"{self.prefix}/{record.topic}",
-            _encode(body),
-            properties={"epoch": entry.epoch, "seq": str(entry.seq)},
-        )
+        payload, encoding = compress(_encode(body), self._compression)
+        properties = {"epoch": entry.epoch, "seq": str(entry.seq)}
+        if encoding:
+            properties["content-encoding"] = encoding
+        return Message(f"{self.prefix}/{record.topic}", payload, properties=properties)
 
 
 def unix_ms(stamp: Stamp) -> float:

@@ -12,6 +12,7 @@ import msgspec
 
 from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
+from agent.delivery.metering import Metering
 from agent.delivery.mqtt import Acknowledgement, Connection, ConnectionLost, Received
 from agent.delivery.record import Entry, Lane, Queue, Ticket
 from agent.delivery.suspicion import Suspicion
@@ -55,6 +56,7 @@ class Session:
         codec: JsonCodec,
         limits: Limits,
         suspicion: Suspicion,
+        metering: Metering,
         health: PartHealth,
     ) -> None:
         self._queue = queue
@@ -63,6 +65,7 @@ class Session:
         self._connection = connection
         self._limits = limits
         self._suspicion = suspicion
+        self._metering = metering
         self._health = health
         self._unacknowledged: dict[int, _Sent] = {}
         self._deleting: deque[Ticket] = deque()
@@ -80,7 +83,8 @@ class Session:
                 end = end or time.monotonic() + self._limits.linger_s
                 if time.monotonic() > end or not (self._unacknowledged or len(self._dry) < len(Lane)):
                     return
-            self._settle(self._connection.step(0.05 if end else IDLE_S, wake_fd))
+            pause_s = min(0.05 if end else IDLE_S, self._metering.ready_in_s() or IDLE_S)
+            self._settle(self._connection.step(pause_s, wake_fd))
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(wake_fd)
                 self._dry.clear()
@@ -111,6 +115,8 @@ class Session:
     def _room(self) -> int:
         while self._deleting and self._deleting[0].done:
             self._deleting.popleft()
+        if self._metering.ready_in_s() > 0:
+            return 0
         under_way = len(self._unacknowledged)
         in_window = under_way + sum(ticket.count for ticket in self._deleting)
         at_once = 1 if self._suspicion.careful else self._connection.receive_maximum
@@ -134,7 +140,7 @@ class Session:
 
     def _publish(self, entry: Entry) -> None:
         message = self._codec.encode(entry)
-        size = len(message.payload) + len(message.topic) + HEADER_BYTES
+        size = _size(message)
         limit = self._connection.maximum_packet_size
         if limit is not None and size > limit:
             self._reject(entry.key, f"{size} bytes, the broker takes {limit}")
@@ -142,6 +148,7 @@ class Session:
         self._send(message, entry.key)
 
     def _send(self, message: Message, key: int | None) -> int:
+        self._metering.spend(_size(message))
         mid = self._connection.publish(message)
         self._unacknowledged[mid] = _Sent(key, time.monotonic())
         return mid
@@ -180,3 +187,8 @@ class Session:
         waited = time.monotonic() - next(iter(self._unacknowledged.values())).at_s
         if waited > self._limits.ack_timeout_s:
             raise ConnectionLost(f"{self._connection.url}: acknowledged nothing for {waited:.0f} s")
+
+
+def _size(message: Message) -> int:
+    """Bytes on the wire, at most."""
+    return len(message.payload) + len(message.topic) + HEADER_BYTES

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
+from agent.delivery.metering import Metering
 from agent.delivery.mqtt import Connection, ConnectionBroken
 from agent.delivery.record import Queue
 from agent.delivery.session import Limits, Session
@@ -33,7 +34,14 @@ class Uplink:
     name = "uplink"
 
     def __init__(
-        self, queue: Queue, board: Board, codec: JsonCodec, connect: Callable[[Message], Connection], limits: Limits
+        self,
+        connect: Callable[[Message], Connection],
+        *,
+        queue: Queue,
+        board: Board,
+        codec: JsonCodec,
+        limits: Limits,
+        metering: Metering,
     ) -> None:
         """`connect(will)` opens a connection or raises ConnectionLost."""
         self._queue = queue
@@ -41,6 +49,7 @@ class Uplink:
         self._codec = codec
         self._connect = connect
         self._limits = limits
+        self._metering = metering
         self._suspicion = Suspicion()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -62,6 +71,7 @@ class Uplink:
                 codec=self._codec,
                 limits=self._limits,
                 suspicion=self._suspicion,
+                metering=self._metering,
                 health=health,
             )
             try:
@@ -73,6 +83,7 @@ class Uplink:
             session.say(self._status("stopped"), GOODBYE_S)
         finally:
             connection.close()
+            self._metering.save()
 
     def _blame(self, session: Session) -> None:
         guilty = self._suspicion.lost(session.just_sent())

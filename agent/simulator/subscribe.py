@@ -2,6 +2,7 @@
 
 import sys
 
+from agent.delivery.compression import decompress
 from agent.delivery.mqtt import Broker, Connection, ConnectionLost, Received, connect
 
 
@@ -13,7 +14,7 @@ def main(url: str, topic: str = "edgepost/#") -> int:
         while True:
             for event in connection.step(1.0):
                 if isinstance(event, Received):
-                    print(event.topic, event.payload.decode("utf-8", "replace"), flush=True)
+                    print(event.topic, decompress(event.payload).decode("utf-8", "replace"), flush=True)
     except ConnectionLost as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from agent.delivery.compression import decompress
 from agent.delivery.mqtt import Acknowledgement, Broker, Connection, connect
 from agent.health import PartHealth
 
@@ -104,7 +105,7 @@ class Verifier:
         if "/telemetry/" not in topic and "/event/" not in topic:
             return
         try:
-            body: dict[str, Any] = json.loads(payload)
+            body: dict[str, Any] = json.loads(decompress(payload))
             with self._lock:
                 self._topics.setdefault((topic, str(body["epoch"])), SeqLedger()).note(int(body["seq"]))
         except (ValueError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from agent.clock import Clock
 from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
+from agent.delivery.compression import decompress
 from agent.delivery.disk_queue import DiskQueue
+from agent.delivery.metering import Metering
 from agent.delivery.mqtt import Broker, Connection, Protocol, connect
 from agent.delivery.record import Event, Telemetry
 from agent.delivery.session import Limits
@@ -32,7 +35,13 @@ def queue(tmp_path: Path) -> Iterator[DiskQueue]:
 
 @contextmanager
 def uplink(
-    queue: DiskQueue, url: str, limits: Limits | None = None, protocols: tuple[Protocol, ...] = ("5", "3.1.1")
+    queue: DiskQueue,
+    url: str,
+    limits: Limits | None = None,
+    protocols: tuple[Protocol, ...] = ("5", "3.1.1"),
+    *,
+    metering: Metering | None = None,
+    compression: str = "none",
 ) -> Iterator[Health]:
     """An uplink that runs, supervised, until the block ends."""
     health = Health()
@@ -41,7 +50,14 @@ def uplink(
     def make(will: Message) -> Connection:
         return connect(lambda protocol: Connection(Broker(url), "pi", protocol, will=will), protocols, 5.0)
 
-    part = Uplink(queue, Board(), JsonCodec("edgepost", "pi"), make, limits or Limits())
+    part = Uplink(
+        make,
+        queue=queue,
+        board=Board(),
+        codec=JsonCodec("edgepost", "pi", compression),
+        limits=limits or Limits(),
+        metering=metering or Metering(),
+    )
     queue.on_commit(part.wake)
     supervisor.start([part])
     try:
@@ -222,3 +238,34 @@ def test_an_event_overtakes_a_backlog_and_the_least_urgent_lane_still_moves(queu
             wait_until(queue.is_empty, "all are delivered", 60)
         half = [message.topic for message in broker.received[:1500]]
         assert "edgepost/pi/telemetry/gps" in half, "telemetry must not starve behind events"
+
+
+def test_a_metered_link_gets_no_more_than_its_rate_and_everything_arrives(queue: DiskQueue) -> None:
+    with scripted() as broker:
+        put(queue, 40, filler="x" * 500)
+        begin = time.monotonic()
+        with uplink(queue, broker.url, metering=Metering(bytes_per_s=20_000)):
+            wait_until(queue.is_empty, "all are delivered", 60)
+        took_s = time.monotonic() - begin
+        sent = sum(len(message.payload) for message in telemetry(broker))
+        assert sent / took_s < 20_000
+
+
+def test_a_month_s_budget_keeps_what_does_not_fit(queue: DiskQueue) -> None:
+    with scripted() as broker, uplink(queue, broker.url, metering=Metering(bytes_per_month=5000)):
+        put(queue, 40, filler="x" * 500)
+        wait_until(lambda: len(telemetry(broker)) >= 5, "what fits is sent")
+        assert not threading.Event().wait(0.5)
+        assert sum(len(message.payload) for message in telemetry(broker)) <= 5000 + 700
+        assert queue.stats().waiting >= 30
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_compressed_messages_are_smaller_and_read_back_the_same(queue: DiskQueue, compression: str) -> None:
+    with scripted() as broker, uplink(queue, broker.url, compression=compression):
+        put(queue, 3, filler="word " * 400)
+        wait_until(queue.is_empty, "all are delivered")
+        for number, message in enumerate(telemetry(broker)):
+            assert len(message.payload) < 500
+            body = json.loads(decompress(message.payload))
+            assert body["readings"][0]["values"] == {"n": number, "filler": "word " * 400}
