@@ -86,6 +86,9 @@ class App:
 
     def start(self) -> None:
         """Start everything; raises EdgepostError when the directories can't be used."""
+        frames = paths.frames_dir(self._runtime)
+        for socket in (self._runtime / "ingest", *(frames / f"{each.name}.announce" for each in self._config.cameras)):
+            paths.check_socket_path(socket)
         for directory in (self._data, self._runtime):
             self._locks.append(_lock(paths.make_private(directory)))
         self.device = device_id(self._config.device.id, self._data)

@@ -15,7 +15,7 @@ from agent.toml_source import Table, read_tables
 from drivers import registry
 from drivers.contract import DriverError, Duration, PositiveDuration, PositiveInt, Settings, Size, decode_quantity
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}$", extra={"expected": "1 to 64 of a-z 0-9 _ -"})]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z", extra={"expected": "1 to 64 of a-z 0-9 _ -"})]
 SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 
 
@@ -34,14 +34,14 @@ class BrokerUrl(str):
             parts = urllib.parse.urlsplit(text)
             _ = parts.port
         except ValueError as error:
-            raise ValueError(f"{expected}, found {_redact(text)!r}: {error}") from None
+            raise ValueError(f"{expected}, found {_redact(text)}: {error}") from None
         if parts.username or parts.password:
-            raise ValueError(f"found {_redact(text)!r} with credentials in it, expected username and password_file")
+            raise ValueError(f"found {_redact(text)} with credentials in it, expected username and password_file")
         if parts.scheme not in SCHEMES or not parts.hostname:
-            raise ValueError(f"{expected}, found {_redact(text)!r}")
+            raise ValueError(f"{expected}, found {_redact(text)}")
         if parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme in {"mqtt", "mqtts"}):
             form = f"{parts.scheme}://host[:port]" + ("[/path]" if parts.scheme in {"ws", "wss"} else "")
-            raise ValueError(f"expected {form}, found {_redact(text)!r}")
+            raise ValueError(f"expected {form}, found {_redact(text)}")
         return cls(text)
 
 
@@ -155,6 +155,15 @@ SOURCES: dict[str, tuple[registry.Kind, type[Any]]] = {
     "[[sensor]]": ("sensor", SensorConfig),
     "[[camera]]": ("camera", CameraConfig),
 }
+WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
 T = TypeVar("T")
 _WRONG = object()  # stands for a value that was reported as a fault
 
@@ -171,9 +180,9 @@ def load(path: Path, *, mqtt_url: str | None = None) -> Config:
             tables += read_tables(file)
         except ConfigError as error:
             faults += error.faults
+    if faults:  # what such a file would have said can't be missed
+        raise ConfigError(faults)
     checker = _Checker(tables, faults)
-    if not any(table.name in SOURCES for table in tables) and not faults:
-        faults.append(f"{path}: there is nothing to read: expected a [[sensor]] or [[camera]] (see `edgepost drivers`)")
     known = [*SECTIONS, *SOURCES]
     for table in tables:
         if table.name not in known:
@@ -183,8 +192,10 @@ def load(path: Path, *, mqtt_url: str | None = None) -> Config:
     queue = checker.section("[queue]", QueueConfig)
     sensors, cameras = checker.sources("[[sensor]]"), checker.sources("[[camera]]")
     checker.check_names()
+    if not any(table.name in SOURCES or table.name not in known for table in tables):
+        faults.append(f"{path}: there is nothing to read: expected a [[sensor]] or [[camera]] (see `edgepost drivers`)")
     if faults or device is None or mqtt is None or queue is None:
-        raise ConfigError(faults)
+        raise ConfigError(sorted(faults, key=_place))
     return Config(device=device, mqtt=mqtt, queue=queue, sensors=sensors, cameras=cameras)
 
 
@@ -256,11 +267,9 @@ class _Checker:
                 hint = _near(key, [*fields, *also])
                 self._faults.append(f"{table.where(key)}: {key}: unknown key{hint}")
                 continue
-            try:
-                converted[key] = msgspec.convert(value, fields[key].type, dec_hook=_decode)
-            except msgspec.ValidationError as error:
-                self._faults.append(f"{table.where(key)}: {key}: {_fault(error, value, fields[key].type)}")
-                converted[key] = _WRONG
+            wrong = _faults(value, fields[key].type)
+            self._faults += [f"{table.where(key)}: {key}: {fault}" for fault in wrong]
+            converted[key] = _WRONG if wrong else msgspec.convert(value, fields[key].type, dec_hook=_decode)
         return converted
 
     def _build(self, kind: type[T], values: dict[str, Any], where: str, section: str) -> T | None:
@@ -283,9 +292,10 @@ def _near(word: str, known: Sequence[str]) -> str:
     return f", did you mean {near[0]}?" if near else f", expected one of: {', '.join(known)}"
 
 
-def _redact(value: Any) -> Any:
-    """An address without what may be a secret in it."""
-    return re.sub(r"[?#].*", "?…", re.sub(r"://[^/@\s]*@", "://…@", value)) if isinstance(value, str) else value
+def _redact(value: Any) -> str:
+    """A value as it may be shown: what stands before the last @ of an address, or behind it, may be a password."""
+    shown = re.sub(r"(\w:/{0,2})\S*@", r"\1…@", repr(value))
+    return re.sub(r"(://[^\s?#]*[?#])[^\s'\"]*", r"\1…", shown)
 
 
 def _decode(kind: type, value: object) -> Any:
@@ -294,12 +304,35 @@ def _decode(kind: type, value: object) -> Any:
     return decode_quantity(kind, value)
 
 
+def _faults(value: object, kind: Any) -> list[str]:
+    """What is wrong with a value: of a list, with each of its items."""
+    if isinstance(value, list) and len(value) > 1:
+        return [fault for item in value for fault in _faults([item], kind)]
+    try:
+        msgspec.convert(value, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        return [_fault(error, value, kind)]
+    return []
+
+
 def _fault(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     text = str(error)
     if "found" in text:  # ours: it says both already
-        return text
-    expected = _expected(kind) or f"{text[:1].lower()}{text[1:]}".removeprefix("expected ")
-    return f"found {_redact(value)!r}, expected {expected}"
+        return re.sub(r" - at `\$\S*`", "", text)
+    expected = _expected(kind) or _in_words(text)
+    return f"found {_redact(value)}, expected {expected}"
+
+
+def _in_words(text: str) -> str:
+    """What msgspec expected, without Python's names for it."""
+    text = re.sub(r", got `\w+`| - at `\$\S*`", "", text).removeprefix("Expected ")
+    return re.sub(r"`([\w| ]+)`", lambda match: " or ".join(WORDS.get(t, t) for t in match[1].split(" | ")), text)
+
+
+def _place(fault: str) -> tuple[str, int]:
+    """File and line, to sort by."""
+    match = re.match(r"(.+?):(\d+): ", fault)
+    return (match[1], int(match[2])) if match else (fault.partition(":")[0], 0)
 
 
 def _expected(kind: Any) -> str:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from agent.errors import EdgepostError
+from agent.errors import EdgepostError, UsageError
 
 
 def data_dir(given: Path | None = None) -> Path:
@@ -61,7 +61,7 @@ def ingest_address(runtime: Path) -> str:
 
 
 def check_socket_path(path: Path) -> None:
-    """Raise EdgepostError when a Unix socket's path is longer than the kernel takes (107 bytes)."""
+    """Raise UsageError when a Unix socket's path is longer than the kernel takes (107 bytes)."""
     excess = len(os.fsencode(path)) - 107
     if excess > 0:
-        raise EdgepostError(f"{path}: {excess} bytes too long for a socket: name a shorter --runtime-dir")
+        raise UsageError(f"{path}: {excess} bytes too long for a socket: name a shorter --runtime-dir")

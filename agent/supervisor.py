@@ -31,8 +31,12 @@ class Part(Protocol):
 class Supervisor:
     """Starts parts, keeps them running, stops them all within a deadline."""
 
-    def __init__(self, health: Health, *, backoff_s: float = 0.5, backoff_max_s: float = 30.0) -> None:
+    def __init__(
+        self, health: Health, *, backoff_s: float = 0.5, backoff_max_s: float = 30.0, steady_s: float = 5.0
+    ) -> None:
+        """The pause grows from `backoff_s` to `backoff_max_s`; it starts anew after a run of `steady_s` that worked."""
         self._health = health
+        self._steady_s = steady_s
         self._backoff = tenacity.wait_random_exponential(multiplier=backoff_s, max=backoff_max_s)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -58,10 +62,16 @@ class Supervisor:
 
     def _keep_running(self, part: Part) -> None:
         health = self._health.part(part.name)
+        began = time.monotonic()
+
+        def run() -> None:
+            nonlocal began
+            began = time.monotonic()
+            part.run(self._stop, health)
 
         def after_failure(state: tenacity.RetryCallState) -> None:
-            if health.succeeded.is_set():
-                state.attempt_number = 1  # it worked meanwhile: this failure is a first one again
+            if health.succeeded.is_set() and time.monotonic() - began >= self._steady_s:
+                state.attempt_number = 1  # it worked for a while: this failure is a first one again
             if not self._stop.is_set() and state.outcome is not None:
                 _note(part.name, health, state.outcome.exception())
 
@@ -73,7 +83,7 @@ class Supervisor:
             after=after_failure,
             retry_error_callback=lambda _: None,
         )
-        retrying(part.run, self._stop, health)
+        retrying(run)
         health.stopped()
 
 

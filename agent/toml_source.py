@@ -33,6 +33,8 @@ def read_tables(path: Path) -> list[Table]:
     text = _read_text(path)
     try:
         document = tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError([f"{path}: tables or lists are nested too deep for a configuration"]) from error
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         where = f"{path}:{line[1] if line else max(1, text.count(chr(10)))}"
@@ -49,7 +51,7 @@ def _read_text(path: Path) -> str:
     if b"\0" in content:
         raise ConfigError([f"{path}: is a binary file, expected TOML text"])
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
@@ -59,7 +61,7 @@ def _read_text(path: Path) -> str:
 
 def _flatten(document: dict[str, Any]) -> Iterator[tuple[str, int, Any]]:
     for name, value in document.items():
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             for index, item in enumerate(value):
                 yield f"[[{name}]]", index, item
         elif isinstance(value, dict):

@@ -27,9 +27,13 @@ Value = float | int | bool | str
 """What one field of a reading may hold."""
 
 
+SHORTEST_S = 0.001
+
+
 class Duration(float):
     """A time span in seconds, written with its unit: "500ms", "10s", "5min", "2h", "1d"."""
 
+    LONGEST_S: ClassVar[float] = 10 * 365.25 * 86400
     SECONDS: ClassVar[Mapping[str, float]] = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
     @classmethod
@@ -38,7 +42,10 @@ class Duration(float):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)", text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(f"expected a duration with its unit such as '500ms', '10s' or '5min', found {text!r}")
-        return cls(float(match[1]) * cls.SECONDS[match[2]])
+        seconds = float(match[1]) * cls.SECONDS[match[2]]
+        if seconds > cls.LONGEST_S:
+            raise ValueError(f"expected a duration of at most 10 years, found {text!r}")
+        return cls(seconds)
 
     def __str__(self) -> str:
         exact = [unit for unit in ("d", "h", "min", "s") if self and self % self.SECONDS[unit] == 0]
@@ -47,7 +54,7 @@ class Duration(float):
 
 
 class PositiveDuration(Duration):
-    """A time span above zero."""
+    """A time span of a millisecond or more."""
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -55,12 +62,15 @@ class PositiveDuration(Duration):
         span = super().parse(text)
         if span <= 0:
             raise ValueError(f"expected a duration above zero, found {text!r}")
+        if span < SHORTEST_S:
+            raise ValueError(f"expected a duration of at least 1ms, found {text!r}")
         return span
 
 
 class Size(int):
     """A number of bytes, written with its unit: "512KiB", "256MiB", "1GiB", "10MB"."""
 
+    LARGEST: ClassVar[int] = 2**50
     BYTES: ClassVar[Mapping[str, int]] = {
         "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
     }  # fmt: skip
@@ -71,7 +81,10 @@ class Size(int):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B)", text) if isinstance(text, str) else None
         if match is None or match[2] not in cls.BYTES:
             raise ValueError(f"expected a size with its unit such as '512KiB' or '256MiB', found {text!r}")
-        return cls(float(match[1]) * cls.BYTES[match[2]])
+        size = float(match[1]) * cls.BYTES[match[2]]
+        if size > cls.LARGEST:
+            raise ValueError(f"expected a size of at most 1048576GiB, found {text!r}")
+        return cls(size)
 
     def __str__(self) -> str:
         unit = next((u for u in ("GiB", "MiB", "KiB") if self and self % self.BYTES[u] == 0), "B")

@@ -38,7 +38,7 @@ def load(kind: Kind, name: str) -> Any:
         command = _install_command(name, error.name)
         raise MissingLibrary(f"the driver {name!r} needs the library {error.name!r}: {command}") from error
     known = names(kind)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
     raise UnknownDriver(f"no {kind} driver is named {name!r}; {hint}")
 

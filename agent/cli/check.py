@@ -13,7 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     path = args.config or paths.config_file()
     loaded = config.load(path)
-    print(
-        f"{path}: good: {len(loaded.sensors)} sensors, {len(loaded.cameras)} cameras, to {', '.join(loaded.mqtt.urls)}"
-    )
+    urls = ", ".join(loaded.mqtt.urls)
+    print(f"{path}: good; sensors: {len(loaded.sensors)}, cameras: {len(loaded.cameras)}, brokers: {urls}")
     return 0

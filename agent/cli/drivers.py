@@ -1,13 +1,13 @@
 """`edgepost drivers`: list the drivers, or describe one from what it declares."""
 
 import argparse
+import difflib
 
 import msgspec
 
 from agent.cli.output import add_json, print_json, print_table
 from agent.errors import UsageError
 from drivers import describe, registry
-from drivers.contract import UnknownDriver
 from drivers.registry import Kind
 
 
@@ -55,13 +55,10 @@ def _kinds(name: str) -> list[Kind]:
     """The kinds that have a driver of this name; raises UsageError with the nearest name where none has."""
     if kinds := [kind for kind in registry.KINDS if name in registry.names(kind)]:
         return kinds
-    refusals = []
-    for kind in registry.KINDS:
-        try:
-            registry.load(kind, name)
-        except UnknownDriver as error:
-            refusals.append(str(error))
-    raise UsageError(next((text for text in refusals if "did you mean" in text), "; ".join(refusals)))
+    known = sorted({each for kind in registry.KINDS for each in registry.names(kind)})
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    raise UsageError(f"no driver is named {name!r}; {hint}")
 
 
 def _page(described: describe.Description) -> None:

@@ -126,7 +126,7 @@ def _require(runtime: Path, camera: str) -> None:
     """Raise EdgepostError that lists the cameras there are when `camera` is none."""
     cameras = {path.stem: header for path, header in _headers(runtime).items()}
     if camera not in cameras:
-        there = f"there are: {', '.join(cameras)}" if cameras else "there is none: is the agent running?"
+        there = f"there are: {', '.join(cameras)}" if cameras else "there is none: see `edgepost status`"
         raise EdgepostError(f"no camera {camera!r} delivers frames in {frames_dir(runtime)}; {there}")
     if not alive(pid := cameras[camera].pid):
         raise EdgepostError(f"{camera}: its worker (process {pid}) is dead: is the agent running?")

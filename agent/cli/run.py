@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = config.load(args.config or paths.config_file())
     app = App(loaded, paths.data_dir(args.data_dir), paths.runtime_dir(args.runtime_dir))
     app.start()
-    log.info("running as %s with %d sensors, %d cameras", app.device, len(loaded.sensors), len(loaded.cameras))
+    log.info("running as %s; sensors: %d, cameras: %d", app.device, len(loaded.sensors), len(loaded.cameras))
     stop.wait()
     app.stop()
     log.info("stopped; %d messages wait in the queue", app.queue.stats().waiting)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -25,6 +26,7 @@ from drivers.contract import Duration
 
 PARK = Path(__file__).parents[1] / "simulator/park.toml"
 PROGRESS_S = 10.0
+TEMPORARY = "edgepost-sim-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     if outage and duration_s is not None and outage.end_s > duration_s:
         raise UsageError(f"--outage {args.outage}: ends after --duration {args.duration}")
     with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgepost-sim-")))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-")))
+        _sweep(directory.parent)
+        tempfile.tempdir = str(directory)  # what the simulated devices need goes with it
         broker = None if args.broker else OwnBroker(directory / "broker")
         url = broker.url if broker else _broker_url(args.broker)
         loaded = with_camera(config.load(args.config, mqtt_url=url), args.camera)
@@ -61,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
         data = paths.data_dir(args.data_dir) if args.data_dir else directory / "data"
         simulation = Simulation(loaded, data, paths.runtime_dir(args.runtime_dir))
         stack.callback(simulation.close)
-        simulation.start(started_s)
-        _introduce(loaded, url, args.config, data)
+        simulation.start(started_s, stop)
+        _introduce(loaded, url, args, data)
         _keep_going(simulation, stop, duration_s, outage, broker)
-        return simulation.finish(first_seq=None if args.data_dir else 1)
+        return simulation.finish(kept=bool(args.data_dir))
 
 
 def with_camera(loaded: config.Config, source: str | None) -> config.Config:
@@ -89,21 +93,32 @@ def with_camera(loaded: config.Config, source: str | None) -> config.Config:
     return msgspec.structs.replace(loaded, cameras=[camera])
 
 
-def _introduce(loaded: config.Config, url: str, path: Path, data: Path) -> None:
-    """Four lines: what to look at, and how to stop."""
+def _introduce(loaded: config.Config, url: str, args: argparse.Namespace, data: Path) -> None:
+    """What to look at, each as a line to paste, and how to stop."""
     parts = urllib.parse.urlsplit(url)
     topic = f"{loaded.mqtt.root}/#"
     if shutil.which("mosquitto_sub") and parts.scheme == "mqtt":
         subscribe = f"mosquitto_sub -h {parts.hostname} -p {parts.port or 1883} -t '{topic}' -v"
     else:
         subscribe = f"{shlex.quote(sys.executable)} -m agent.simulator.subscribe {url} '{topic}'"
-    edgepost = shlex.quote(str(Path(sys.argv[0]))) if Path(sys.argv[0]).name == "edgepost" else "edgepost"
-    print(f"\nbroker   {url}   subscribe with: {subscribe}")
-    print(f"config   {path}   queue and state: {data}")
-    print(
-        f"look     {edgepost} status   {edgepost} frames list   {edgepost} frames save {_first_camera(loaded)} out.jpg"
-    )
+    program = Path(sys.argv[0])
+    edgepost = shlex.quote(str(program)) if program.name == "edgepost" else "edgepost"
+    runtime = f" --runtime-dir {shlex.quote(str(args.runtime_dir))}" if args.runtime_dir else ""
+    print(f"\nbroker   {url}   subscribe with:\n         {subscribe}")
+    print(f"config   {args.config}")
+    print(f"look     {edgepost} status{runtime}")
+    if loaded.cameras:
+        print(f"         {edgepost} frames save {loaded.cameras[0].name} out.jpg{runtime}")
+    print(f"         {edgepost} queue status --data-dir {shlex.quote(str(data))}")
     print("stop     Ctrl-C\n", flush=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what simulators that were killed left behind."""
+    for left in directory.glob(f"{TEMPORARY}*-*"):
+        owner = left.name.removeprefix(TEMPORARY).split("-", 1)[0]
+        if owner.isdigit() and left.stat().st_uid == os.geteuid() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _keep_going(
@@ -124,7 +139,7 @@ def _keep_going(
             break
         if outage and broker and not away and outage.start_s <= now < outage.end_s:
             away = True
-            broker.stop()
+            broker.take_away()
             say("outage", f"{broker.name} is gone")
         elif away and broker and outage and now >= outage.end_s:
             away, outage = False, None
@@ -146,10 +161,6 @@ def _progress(simulation: Simulation, elapsed_s: float) -> str:
         f"{elapsed_s:6.0f} s  {figures['readings']} readings ({rate:.1f}/s)  {figures['received']} messages received  "
         f"{figures['waiting']} waiting "
     )
-
-
-def _first_camera(loaded: config.Config) -> str:
-    return loaded.cameras[0].name if loaded.cameras else "CAMERA"
 
 
 def _broker_url(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 
 from agent.consumers.post import EventPoster, NoAnswer, PostFailed
+from agent.errors import EdgepostError
 from agent.frames import Frame, FrameReader
 
 log = logging.getLogger("motion")
@@ -122,7 +123,11 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    watch(args.camera, args.runtime_dir, args.min_area, stop)
+    try:
+        watch(args.camera, args.runtime_dir, args.min_area, stop)
+    except EdgepostError as error:
+        log.error("%s", error)
+        return error.exit_status
     return 0
 
 

@@ -1,6 +1,7 @@
 """What one commit of the disk queue writes, and the figures that are written with it."""
 
 import binascii
+import logging
 import secrets
 from collections.abc import Sequence
 
@@ -10,11 +11,15 @@ from agent.clock import boot_id
 from agent.delivery.record import Entry, Lane, Record
 from agent.delivery.store import CorruptStore, Store
 
+log = logging.getLogger(__name__)
+
 LANE_SHIFT = 48
 EPOCH_KEY = "epoch"
 COUNTERS_KEY = "counters"
+SEQ_PREFIX = "seq/"
 QUEUE_FULL = "queue_full"
 TOO_OLD = "too_old"
+MAX_DEAD = 1000
 _BATCH = 100
 
 
@@ -29,15 +34,29 @@ class Counters(msgspec.Struct):
     dropped: dict[str, int] = {}
 
 
+class Item(msgspec.Struct, frozen=True):
+    """A record ready to be stored, made in its producer's thread: whatever is wrong with it shows there."""
+
+    lane: Lane
+    topic: str
+    body: bytes
+
+
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
     epoch: str
     seq: int
     boot: str
-    record: Record
+    record: msgspec.Raw
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+
+
+def item(record: Record) -> Item:
+    """Encode a record; raises ValueError, TypeError, OverflowError or RecursionError for what no message can hold."""
+    return Item(record.lane, record.topic, _encode(record))
 
 
 class Ledger(msgspec.Struct):
@@ -46,21 +65,29 @@ class Ledger(msgspec.Struct):
     epoch: str
     counters: Counters
     next_key: dict[Lane, int]
-    seqs: dict[str, int]  # by topic, as far as they were needed since the queue was opened
+    seqs: dict[str, int]  # the last of each topic
 
     @classmethod
     def read(cls, store: Store) -> "Ledger":
-        """The ledger as it was last committed; in a new database, one with a new epoch."""
-        epoch = store.get(EPOCH_KEY)
-        if epoch is None:
-            epoch = secrets.token_hex(8).encode("ascii")
-            store.set(EPOCH_KEY, epoch)
-        counters = store.get(COUNTERS_KEY)
+        """The ledger as it was last committed; with a new epoch where the old one, or a seq, can't be trusted."""
+        kept_epoch = unseal_row(store.get(EPOCH_KEY))
+        seqs = {key.removeprefix(SEQ_PREFIX): unseal_row(value) for key, value in store.texts(SEQ_PREFIX)}
+        epoch = (kept_epoch or b"").decode("ascii", "replace")
+        if kept_epoch is None or None in seqs.values():
+            epoch = secrets.token_hex(8)
+            store.set(EPOCH_KEY, seal(epoch.encode("ascii")))
+        counters = read_counters(store.get(COUNTERS_KEY))
+        if counters is None:
+            counters = Counters()
+            for lane in Lane:
+                waiting, size = store.tally(*lane_range(lane))
+                counters.waiting, counters.waiting_bytes = counters.waiting + waiting, counters.waiting_bytes + size
+            counters.put = counters.waiting
         return cls(
-            epoch.decode("ascii"),
-            msgspec.msgpack.decode(counters, type=Counters) if counters else Counters(),
+            epoch,
+            counters,
             {lane: store.last_key(*lane_range(lane)) + 1 for lane in Lane},
-            {},
+            {topic: int.from_bytes(seq or b"", "little") for topic, seq in seqs.items()},
         )
 
     def copy(self) -> "Ledger":
@@ -68,29 +95,28 @@ class Ledger(msgspec.Struct):
         counters = msgspec.structs.replace(self.counters, dropped=dict(self.counters.dropped))
         return Ledger(self.epoch, counters, dict(self.next_key), dict(self.seqs))
 
-    def put(self, store: Store, records: Sequence[Record], max_bytes: int, *, may_drop: bool) -> list[int] | None:
-        """Write records inside a transaction; returns their seqs, or None where there is no room."""
+    def put(self, store: Store, items: Sequence[Item], max_bytes: int, *, may_drop: bool) -> list[int] | None:
+        """Write messages inside a transaction; returns their seqs, or None where there is no room."""
         seqs: dict[str, int] = {}
         values: list[bytes] = []
         numbers: list[int] = []
-        for record in records:
-            topic = record.topic
-            seq = (seqs.get(topic) or self._seq(store, topic)) + 1
-            seqs[topic] = seq
+        for each in items:
+            seq = (seqs.get(each.topic) or self.seqs.get(each.topic, 0)) + 1
+            seqs[each.topic] = seq
             numbers.append(seq)
-            values.append(_seal(_encode(_Stored(self.epoch, seq, boot_id(), record))))
+            values.append(seal(_encode(_Stored(self.epoch, seq, boot_id(), msgspec.Raw(each.body)))))
         excess = self.counters.waiting_bytes + sum(map(len, values)) - max_bytes
         if excess > 0 and not may_drop:
             return None
         self._drop_oldest(store, excess)
-        for record, value in zip(records, values, strict=True):
-            store.set(self.next_key[record.lane], value)
-            self.next_key[record.lane] += 1
+        for each, value in zip(items, values, strict=True):
+            store.set(self.next_key[each.lane], value)
+            self.next_key[each.lane] += 1
             self._count(1, len(value))
         self.counters.put += len(values)
         self.seqs |= seqs
         for topic, seq in seqs.items():
-            store.set(f"seq/{topic}", seq.to_bytes(8, "little"))
+            store.set(f"{SEQ_PREFIX}{topic}", seal(seq.to_bytes(8, "little")))
         return numbers
 
     def remove(self, store: Store, keys: Sequence[int], *, dead: str = "", dropped: str = "") -> None:
@@ -98,36 +124,39 @@ class Ledger(msgspec.Struct):
         for key in keys:
             value = store.take(key)
             if value is None:
-                self._undrop(key)
+                if not dead and not dropped:
+                    self._undrop(key)
                 continue
             self._count(-1, -len(value))
             if dropped:
                 self._count_drop(Lane(key >> LANE_SHIFT), dropped)
             if dead:
-                self.counters.dead += 1
-                store.set(f"dead/{self.counters.dead:012d}", msgspec.msgpack.encode((dead, value)))
+                self._bury(store, dead, value)
 
     def write(self, store: Store) -> None:
         """Write the figures inside a transaction."""
-        store.set(COUNTERS_KEY, msgspec.msgpack.encode(self.counters))
-
-    def _seq(self, store: Store, topic: str) -> int:
-        return self.seqs.get(topic) or int.from_bytes(store.get(f"seq/{topic}", b""), "little")
+        store.set(COUNTERS_KEY, seal(_encode(self.counters)))
 
     def _count(self, messages: int, size: int) -> None:
         self.counters.waiting += messages
         self.counters.waiting_bytes += size
 
+    def _bury(self, store: Store, reason: str, value: bytes) -> None:
+        """Keep what could not be delivered; of these the last MAX_DEAD, all are counted."""
+        self.counters.dead += 1
+        store.set(f"dead/{self.counters.dead:012d}", seal(_encode((reason, value))))
+        store.delete(f"dead/{self.counters.dead - MAX_DEAD:012d}")
+
     def _drop_oldest(self, store: Store, excess: int) -> None:
         """Make room: the oldest of the least urgent lane go first, and every one is counted."""
         for lane in reversed(Lane):
-            while excess > 0 and (rows := store.range(*lane_range(lane), _BATCH)):
-                for key, value in rows:
+            while excess > 0 and (rows := store.sizes(*lane_range(lane), _BATCH)):
+                for key, size in rows:
                     if excess <= 0:
                         return
                     store.take(key)
-                    self._count(-1, -len(value))
-                    excess -= len(value)
+                    self._count(-1, -size)
+                    excess -= size
                     self._count_drop(lane, QUEUE_FULL)
 
     def _undrop(self, key: int) -> None:
@@ -146,17 +175,34 @@ def lane_range(lane: Lane) -> tuple[int, int]:
     return lane << LANE_SHIFT, (lane + 1) << LANE_SHIFT
 
 
+def read_counters(value: bytes | None) -> Counters | None:
+    """The figures of a row, None when there is no such row or it is damaged."""
+    body = unseal_row(value)
+    try:
+        return None if body is None else msgspec.msgpack.decode(body, type=Counters)
+    except msgspec.DecodeError:
+        return None
+
+
 def unseal(key: int, value: bytes) -> Entry:
-    """Read a stored value back; raises CorruptStore when it is not what was written."""
-    body = value[4:]
-    if binascii.crc32(body) != int.from_bytes(value[:4], "little"):
+    """Read a stored message back; raises CorruptStore when it is not what was written."""
+    body = unseal_row(value)
+    if body is None:
         raise CorruptStore(f"message {key} does not match its checksum")
     try:
         stored = _decode(body)
-    except msgspec.DecodeError as error:
+        return Entry(key, stored.epoch, stored.seq, stored.boot, _decode_record(stored.record))
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CorruptStore(f"message {key} can't be decoded: {error}") from error
-    return Entry(key, stored.epoch, stored.seq, stored.boot, stored.record)
 
 
-def _seal(body: bytes) -> bytes:
+def seal(body: bytes) -> bytes:
+    """A value with its checksum."""
     return binascii.crc32(body).to_bytes(4, "little") + body
+
+
+def unseal_row(value: bytes | None) -> bytes | None:
+    """What was sealed, None when it is not there or does not match."""
+    if not value or binascii.crc32(value[4:]) != int.from_bytes(value[:4], "little"):
+        return None
+    return value[4:]

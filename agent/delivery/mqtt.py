@@ -5,27 +5,30 @@ exception can't kill a network thread unseen, and nothing is published twice by 
 that ended is never opened again, a new one starts with nothing in it.
 
 Not relied on, because paho does not do them: Receive Maximum and Maximum Packet Size (the uplink checks both), a bound
-on what is kept while offline (nothing is published but while connected), a failed PUBACK (read from its reason code).
+on what is kept while offline (nothing is published but while connected), a failed PUBACK (read from its reason code),
+a keepalive that notices within twice its time (a broker that is silent for 1.5 times is left), and WebSocket frames
+that the socket takes in parts (paho drops the packet).
 """
 
 import contextlib
+import errno
 import select
 import socket
-import ssl
 import time
 import urllib.parse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.config import MqttConfig
+from agent.delivery import reasons
 from agent.delivery.codec import Message
+from agent.delivery.tls import read_password, tls_context
 from agent.errors import EdgepostError
 
 Protocol = Literal["5", "3.1.1"]
@@ -35,6 +38,7 @@ UNSPECIFIED = 0x80  # what paho says of a connection that just ended
 UNSUPPORTED_PROTOCOL = 0x84
 KEEPALIVE_TIMEOUT = 0x8D
 MAX_INFLIGHT = 65535
+PATIENCE = 1.5  # keepalives; [MQTT-3.1.2-22] grants a client as much
 
 
 class ConnectionLost(EdgepostError, ConnectionError):
@@ -56,6 +60,8 @@ class Broker(msgspec.Struct, frozen=True):
     username: str = ""
     password_file: str = ""
     ca: str = ""
+    cert: str = ""
+    key: str = ""
 
     @property
     def parts(self) -> tuple[str, str, int, str]:
@@ -66,7 +72,7 @@ class Broker(msgspec.Struct, frozen=True):
 
 def brokers(mqtt: MqttConfig) -> list[Broker]:
     """The brokers of a configuration, in the order in which they are tried."""
-    return [Broker(url, mqtt.username, mqtt.password_file, mqtt.ca) for url in mqtt.urls]
+    return [Broker(url, mqtt.username, mqtt.password_file, mqtt.ca, mqtt.cert, mqtt.key) for url in mqtt.urls]
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
@@ -117,35 +123,20 @@ class Connection:
         self._connack: int | None = None
         self._lost: str | None = None
         self._silent = False
+        self._heard_s = 0.0
+        self._socket_error = ""
         self._events: list[Acknowledgement | Received] = []
 
     def open(self, timeout_s: float) -> None:
         """Connect and wait for the CONNACK; raises ConnectionLost, ProtocolRefused."""
-        scheme, host, port, path = self._broker.parts
-        client = self._client
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = lambda _c, _u, mid, reason, _p: self._events.append(Acknowledgement(mid, reason.value))
-        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._events.append(
-            Acknowledgement(mid, reasons[0].value)
-        )
-        client.on_message = lambda _c, _u, message: self._events.append(
-            Received(message.topic, bytes(message.payload), message.retain)
-        )
-        client.connect_timeout = timeout_s
-        if self._broker.username:
-            client.username_pw_set(self._broker.username, _read_secret(self._broker.password_file))
-        if scheme in {"mqtts", "wss"}:
-            client.tls_set_context(_tls_context(self._broker.ca))
-        if scheme in {"ws", "wss"}:
-            client.ws_set_options(path=path)
-        if self._will:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
+        scheme, host, port, _ = self._broker.parts
         try:
-            client.connect(host, port, self._keepalive_s, **self._session_options())
+            self._prepare(timeout_s)
+            self._client.connect(host, port, self._keepalive_s, **self._session_options())
         except (OSError, ValueError) as error:
-            raise ConnectionLost(f"{self.url}: can't be reached: {_reason(error)}") from error
-        self._set_socket_options()
+            raise ConnectionLost(f"{self.url}: {reasons.of_failure(error, scheme)}") from error
+        self._heard_s = time.monotonic()
+        self._prepare_socket()
         self._await_connack(timeout_s)
 
     def publish(self, message: Message) -> int:
@@ -158,7 +149,8 @@ class Connection:
                 properties.UserProperty = list(message.properties.items())
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE}:
-            raise ConnectionBroken(f"{self.url}: connection lost: {paho.error_string(info.rc)}")
+            self._lost = self._lost or paho.error_string(info.rc)
+            raise self._loss()
         return info.mid
 
     def subscribe(self, topic: str) -> None:
@@ -175,28 +167,53 @@ class Connection:
             held = bool(getattr(sock, "pending", lambda: 0)())  # by TLS or WebSockets, where select does not see it
             reading = [sock] if wake_fd is None else [sock, wake_fd]
             writing = [sock] if self._client.want_write() else []
-            readable, writable, _ = select.select(reading, writing, [], 0.0 if held else timeout_s)
+            patience_s = 0.0 if held else min(timeout_s, self._until_due_s())
+            readable, writable, _ = select.select(reading, writing, [], patience_s)
             if held or sock in readable:
+                self._heard_s = time.monotonic()
                 self._client.loop_read()
             if writable:
                 self._client.loop_write()
             self._client.loop_misc()
+            self._check_silence()
         events, self._events = self._events, []
         if not events and (self._lost is not None or self._client.socket() is None):
-            kind = ConnectionLost if self._silent else ConnectionBroken
-            raise kind(f"{self.url}: connection lost: {self._lost or 'closed'}")
+            raise self._loss()
         return events
 
     def close(self) -> None:
         """Say goodbye if there is somebody to say it to; safe twice and after a failed open."""
         self._client.on_disconnect = None
-        with contextlib.suppress(OSError, ValueError):
-            self._client.disconnect()
-            self._client.loop_misc()
+        if self._lost is None:
+            with contextlib.suppress(OSError, ValueError):
+                self._client.disconnect()
+                self._client.loop_misc()
         sock = self._client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.close()
+
+    def _prepare(self, timeout_s: float) -> None:
+        """Give paho what it needs to connect; raises OSError for a file that can't be used."""
+        scheme, _, _, path = self._broker.parts
+        client = self._client
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_log = self._on_log
+        client.on_publish = lambda _c, _u, mid, reason, _p: self._events.append(Acknowledgement(mid, reason.value))
+        client.on_subscribe = lambda _c, _u, mid, codes, _p: self._events.append(Acknowledgement(mid, codes[0].value))
+        client.on_message = lambda _c, _u, message: self._events.append(
+            Received(message.topic, bytes(message.payload), message.retain)
+        )
+        client.connect_timeout = timeout_s
+        if self._broker.username:
+            client.username_pw_set(self._broker.username, read_password(self._broker.password_file))
+        if scheme in reasons.TLS:
+            client.tls_set_context(tls_context(self._broker.ca, self._broker.cert, self._broker.key))
+        if scheme in {"ws", "wss"}:
+            client.ws_set_options(path=path)
+        if self._will:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
 
     def _session_options(self) -> dict[str, Any]:
         if self.protocol == "3.1.1":
@@ -214,18 +231,35 @@ class Connection:
                 raise ConnectionLost(f"{self.url}: no CONNACK within {timeout_s:g} s: is it an MQTT broker?")
             try:
                 self._events += self.step(left)
-            except ConnectionLost as error:
+            except ConnectionBroken as error:
                 if not self._refused():
-                    raise ProtocolRefused(f"{error}, before its CONNACK") from error
+                    hint = reasons.of_hanging_up(self._broker.parts[0], self._broker.cert)
+                    raise ProtocolRefused(f"{error}, before its CONNACK: {hint}") from error
                 break
         if self._connack == UNSUPPORTED_PROTOCOL:
             raise ProtocolRefused(f"{self.url}: does not speak MQTT {self.protocol}")
         if self._connack:
-            raise ConnectionLost(f"{self.url}: refused us: {self._lost} (check username and password_file)")
+            raise ConnectionLost(f"{self.url}: refused us: {self._lost}: {reasons.of_refusal(self._connack)}")
 
     def _refused(self) -> bool:
         """Whether a CONNACK has arrived meanwhile that refuses us."""
         return bool(self._connack)
+
+    def _loss(self) -> ConnectionLost:
+        kind = ConnectionLost if self._silent else ConnectionBroken
+        return kind(f"{self.url}: connection lost: {self._lost or 'closed'}")
+
+    def _until_due_s(self) -> float:
+        """Until something is to be done about a silent broker: ask it (paho does), later leave it."""
+        silence_s = time.monotonic() - self._heard_s
+        due_s = self._keepalive_s * (1 if silence_s < self._keepalive_s else PATIENCE)
+        return max(0.0, due_s - silence_s)
+
+    def _check_silence(self) -> None:
+        silence_s = time.monotonic() - self._heard_s
+        if self._lost is None and self._connack is not None and silence_s >= self._keepalive_s * PATIENCE:
+            self._silent = True
+            self._lost = f"silent for {silence_s:.1f} s"
 
     def _on_connect(
         self, _client: object, _userdata: object, _flags: object, reason: Any, properties: Properties | None
@@ -240,17 +274,25 @@ class Connection:
     def _on_disconnect(
         self, _client: object, _userdata: object, _flags: object, reason: Any, _properties: Properties | None
     ) -> None:
-        self._silent = reason.value == KEEPALIVE_TIMEOUT
-        self._lost = self._lost or ("closed by the broker" if reason.value == UNSPECIFIED else str(reason))
+        self._silent = reason.value == KEEPALIVE_TIMEOUT or reasons.is_network(self._socket_error)
+        why = reasons.of_loss(self._socket_error) if reason.value == UNSPECIFIED else str(reason)
+        self._lost = self._lost or why
 
-    def _set_socket_options(self) -> None:
-        """A half-open connection shows after one keepalive, not after the kernel's quarter of an hour."""
-        sock = self._client.socket()
+    def _on_log(self, _client: object, _userdata: object, level: int, text: str) -> None:
+        """The only way in which paho tells why a socket failed."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._socket_error = text
+
+    def _prepare_socket(self) -> None:
+        """No delay; what the peer's kernel does not take shows early; a WebSocket frame goes out whole."""
+        sock: Any = self._client.socket()
+        if isinstance(sock, paho._WebsocketWrapper):  # noqa: SLF001
+            sock.send = _whole(sock.send)  # type: ignore[assignment, method-assign]
         plain = getattr(sock, "_socket", sock)  # paho's WebSocket wrapper
         if isinstance(plain, socket.socket):
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._keepalive_s * 1000)
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._keepalive_s * PATIENCE * 1000))
 
 
 def connect(make: Callable[[Protocol], Connection], protocols: tuple[Protocol, ...], timeout_s: float) -> Connection:
@@ -272,24 +314,13 @@ def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]
 
 
-def _tls_context(ca: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+def _whole(send: Callable[[Any], int]) -> Callable[[bytes], int]:
+    """Send all or say that it waits: paho's WebSocket says 0 then, and paho takes that for done."""
 
+    def send_whole(data: bytes) -> int:
+        sent = send(data)
+        if data and not sent:
+            raise BlockingIOError(errno.EAGAIN, "a part of the frame waits")
+        return sent
 
-def _read_secret(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip() if path else None
-    except OSError as error:
-        raise ConnectionLost(f"mqtt: password_file: {path}: can't be read: {error.strerror}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused: is the broker running and is the port right?"
-    if isinstance(error, socket.gaierror):
-        return f"the host's name can't be resolved ({error.strerror})"
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    return str(error)
+    return send_whole

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from agent.delivery.ledger import COUNTERS_KEY, Counters, lane_range, unseal
+from agent.delivery.ledger import COUNTERS_KEY, Counters, lane_range, seal, unseal
 from agent.delivery.record import Lane
-from agent.delivery.store import CorruptStore, Durability, Store
+from agent.delivery.store import CorruptStore, Durability, Store, cause
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,13 @@ def is_damaged(directory: Path) -> bool:
 
 def is_damage(error: Exception) -> bool:
     """Whether an error is one that a damaged file gives; a dying disk gives it too."""
-    return "malformed" in str(error) or "not a database" in str(error)
+    text = str(cause(error))
+    return "malformed" in text or "not a database" in text
 
 
 def is_full(error: Exception) -> bool:
     """Whether the disk, or the bound on the file's size, is what stands in the way."""
-    return FULL in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+    return FULL in str(cause(error)) or getattr(cause(error), "errno", None) == errno.ENOSPC
 
 
 class Ballast:
@@ -140,7 +141,7 @@ def _salvage(aside: Path, store: Store) -> int:
                 counters.waiting_bytes += len(value)
         counters.put = counters.waiting
         counters.damaged = 1
-        store.set(COUNTERS_KEY, msgspec.msgpack.encode(counters))
+        store.set(COUNTERS_KEY, seal(msgspec.msgpack.encode(counters)))
     return counters.waiting
 
 

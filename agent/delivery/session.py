@@ -139,7 +139,11 @@ class Session:
         return None
 
     def _publish(self, entry: Entry) -> None:
-        message = self._codec.encode(entry)
+        try:
+            message = self._codec.encode(entry)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            self._reject(entry.key, f"can't be encoded: {error}")
+            return
         size = _size(message)
         limit = self._connection.maximum_packet_size
         if limit is not None and size > limit:

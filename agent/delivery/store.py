@@ -37,9 +37,15 @@ SYNCHRONOUS: Mapping[Durability, Mapping[str, int]] = {
     "process": {"sqlite_synchronous": 1},  # fsync at checkpoints only: a killed process loses nothing
 }
 PAGE_BYTES = 4096
+BUSY_S = 1.0  # how long another process may hold the database before a commit is tried again later
 
 StoreError = (sqlite3.Error, diskcache.Timeout, OSError)
 """What the database may raise when the disk does not do its part."""
+
+
+def cause(error: Exception) -> BaseException:
+    """The first error: diskcache's ROLLBACK fails after SQLite has rolled back by itself, and hides why."""
+    return error.__context__ if isinstance(error.__context__, StoreError) else error
 
 
 class CorruptStore(EdgepostError):
@@ -91,7 +97,7 @@ class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
     def __init__(self, directory: Path, durability: Durability, max_bytes: int) -> None:
         """Open or make the database. Its file is bounded too: twice `max_bytes` of payload, and some pages."""
         bound = {"sqlite_max_page_count": 2 * max_bytes // PAGE_BYTES + 1024}
-        super().__init__(str(directory), timeout=10, disk=RawDisk, **SETTINGS, **bound, **SYNCHRONOUS[durability])
+        super().__init__(str(directory), timeout=BUSY_S, disk=RawDisk, **SETTINGS, **bound, **SYNCHRONOUS[durability])
 
     def range(self, low: int, high: int, limit: int) -> list[tuple[int, bytes]]:
         """Up to `limit` rows with low < key < high, by key. What edgepost never wrote is read as b""."""
@@ -100,6 +106,26 @@ class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
         )
         rows: Sequence[Any] = self._sql(query, (low, high, limit)).fetchall()
         return [(key, value if mode == MODE_RAW and filename is None else b"") for key, mode, filename, value in rows]
+
+    def sizes(self, low: int, high: int, limit: int) -> list[tuple[int, int]]:
+        """Keys and lengths of up to `limit` rows with low < key < high, by key."""
+        query = (
+            "SELECT key, length(CAST(value AS BLOB)) FROM Cache"
+            " WHERE key > ? AND key < ? AND raw = 1 ORDER BY key LIMIT ?"
+        )
+        return [(key, size or 0) for key, size in self._sql(query, (low, high, limit))]
+
+    def tally(self, low: int, high: int) -> tuple[int, int]:
+        """How many rows lie between, and the bytes of their values. Reads them all."""
+        query = "SELECT count(*), total(length(CAST(value AS BLOB))) FROM Cache WHERE key > ? AND key < ? AND raw = 1"
+        ((rows, size),) = self._sql(query, (low, high)).fetchall()
+        return int(rows), int(size)
+
+    def texts(self, prefix: str) -> list[tuple[str, bytes]]:
+        """All rows under text keys that begin with `prefix`, by key. What edgepost never wrote is read as b""."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        query = "SELECT key, mode, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY key"
+        return [(key, value if mode == MODE_RAW else b"") for key, mode, value in self._sql(query, (prefix, end))]
 
     def last_key(self, low: int, high: int) -> int:
         """The highest key between, or `low` when there is none."""

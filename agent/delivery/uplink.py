@@ -17,7 +17,7 @@ from collections.abc import Callable
 from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
 from agent.delivery.metering import Metering
-from agent.delivery.mqtt import Connection, ConnectionBroken
+from agent.delivery.mqtt import Connection, ConnectionBroken, ConnectionLost
 from agent.delivery.record import Queue
 from agent.delivery.session import Limits, Session
 from agent.delivery.suspicion import Suspicion
@@ -62,7 +62,6 @@ class Uplink:
         connection = self._connect(self._status("offline"))
         try:
             log.info("uplink: connected to %s by MQTT %s", connection.url, connection.protocol)
-            health.ok(broker=connection.url, protocol=connection.protocol)
             self._board.repeat()
             session = Session(
                 connection,
@@ -75,7 +74,9 @@ class Uplink:
                 health=health,
             )
             try:
-                session.say(self._status("online"), self._limits.ack_timeout_s)
+                if not session.say(self._status("online"), self._limits.ack_timeout_s):
+                    raise ConnectionLost(f"{connection.url}: did not acknowledge our first message")
+                health.ok(broker=connection.url, protocol=connection.protocol)
                 session.serve(stop, self._wake_fd)
             except ConnectionBroken:
                 self._blame(session)

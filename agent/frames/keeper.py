@@ -57,7 +57,11 @@ class CameraKeeper:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "agent.frames.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [sys.executable, "-m", "agent.frames.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for the agent, which then ends its workers
         )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died already, and is about to be found so
@@ -66,7 +70,7 @@ class CameraKeeper:
 
     def _watch(self, process: "subprocess.Popen[bytes]", stop: threading.Event, health: PartHealth) -> None:
         reports = _Reports(process)
-        progress = _Progress(ring_path(self._frames, self._camera), self._delivered)
+        progress = _Progress(ring_path(self._frames, self._camera), process.pid, self._delivered)
         limit_s = max(self._stall_s, _START_S)
         while not stop.is_set():
             for report in reports.read(_LOOK_S):
@@ -113,8 +117,9 @@ class _Reports:
 class _Progress:
     """Watches the doorbell of a ring file from outside."""
 
-    def __init__(self, path: Path, delivered: int) -> None:
+    def __init__(self, path: Path, pid: int, delivered: int) -> None:
         self._path = path
+        self._pid = pid
         self._seen = Header(0, 0, 0, 0)
         self._delivered = delivered
         self._figures_at = self.moved_at = time.monotonic()
@@ -125,6 +130,8 @@ class _Progress:
         try:
             header = read_header(self._path)
         except (OSError, BadRing):  # not made yet, or just going
+            return self._delivered
+        if header.pid != self._pid:  # a predecessor's
             return self._delivered
         now = time.monotonic()
         before = self._seen.doorbell if header.epoch == self._seen.epoch else 0

@@ -24,12 +24,14 @@ class OwnBroker:
         self._program = _find_program()
         self._process: Tethered | None = None
         self.name = self._program.name
-        self.port = _free_port()
+        self._held = _hold_free_port()
+        self.port: int = self._held.getsockname()[1]
         self.url = f"mqtt://{HOST}:{self.port}"
 
     def start(self) -> None:
         """Start it, at the second time with its state, and wait until it listens; raises EdgepostError."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._held.close()
         config = self._directory / "broker.conf"
         config.write_text(_mosquitto(self._directory, self.port) if self.name == "mosquitto" else self._nats(), "utf-8")
         log = self._directory / "broker.log"
@@ -44,7 +46,17 @@ class OwnBroker:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Take it away; it keeps its state. Safe twice."""
+        """End it, and let go of the port. Safe twice."""
+        self._end()
+        self._held.close()
+
+    def take_away(self) -> None:
+        """End it for a while: it keeps its state, and its port is kept for it."""
+        self._end()
+        with contextlib.suppress(OSError):
+            self._held = _hold(self.port)
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.stop()
             self._process = None
@@ -80,13 +92,22 @@ def _find_program() -> Path:
     )
 
 
-def _free_port() -> int:
+def _hold_free_port() -> socket.socket:
+    """The usual port, or another when that is taken: bound, so that nobody else can have it, and not listening."""
     for port in (USUAL_PORT, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
+        with contextlib.suppress(OSError):
+            return _hold(port)
     raise EdgepostError(f"no free port on {HOST}")
+
+
+def _hold(port: int) -> socket.socket:
+    holder = socket.socket()
+    try:
+        holder.bind((HOST, port))
+    except OSError:
+        holder.close()
+        raise
+    return holder
 
 
 def _listens(port: int) -> bool:

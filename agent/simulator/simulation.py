@@ -1,6 +1,7 @@
 """The real agent on simulated devices, with a verifier that receives from the broker and consumers that read frames."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from agent.supervisor import Supervisor
 from drivers import registry
 
 FIRST_TELEMETRY_S = 30.0
-DRAIN_S = 30.0
+DRAIN_S = 10.0
 
 
 class Simulation:
@@ -31,19 +32,21 @@ class Simulation:
         self._consumers: list[Tethered] = []
         self._started = False
 
-    def start(self, started_s: float) -> None:
-        """Start all and wait for the first telemetry at the verifier; the process began at `started_s`."""
+    def start(self, started_s: float, stop: threading.Event) -> None:
+        """Start all and wait for the first telemetry, or for `stop`; the process began at `started_s`."""
         self._receiving.start([self.verifier])
-        if not self.verifier.ready.wait(FIRST_TELEMETRY_S):
+        if not _wait_for(self.verifier.ready.is_set, FIRST_TELEMETRY_S, stop):
+            if stop.is_set():
+                return
             raise EdgepostError(f"{self._config.mqtt.urls[0]}: no broker answers there")
         self.app.start()
         self._started = True
         names = [s.name for s in self._config.sensors] + [c.name for c in self._config.cameras]
         say("agent", f"{self.app.device} reads {', '.join(names)}")
-        if self.verifier.first_telemetry.wait(FIRST_TELEMETRY_S):
+        if _wait_for(self.verifier.first_telemetry.is_set, FIRST_TELEMETRY_S, stop):
             took_s = self.verifier.first_telemetry_at_s - started_s
             say("first telemetry", f"at the broker {took_s:.2f} s after the start")
-        else:
+        elif not stop.is_set():
             say("first telemetry", f"has not come in {FIRST_TELEMETRY_S:g} s; `edgepost status` tells more")
         for camera in self._config.cameras:
             command = [sys.executable, "-m", "agent.consumers.motion", camera.name, "--runtime-dir", str(self._runtime)]
@@ -58,18 +61,23 @@ class Simulation:
         return {
             "readings": readings,
             "messages": stats.put - self.app.queue.put_before,
-            **self.verifier.totals(),
+            **self.verifier.totals(self._prefix(), self.app.queue.epoch),
             "waiting": stats.waiting,
         }
 
-    def finish(self, first_seq: int | None) -> int:
-        """End the sources, let the queue drain, print what became of it all; returns the exit status."""
+    def finish(self, *, kept: bool) -> int:
+        """End the sources, let the queue drain, print what became of it all; returns the exit status.
+
+        What still waits then is lost, unless the data directory is `kept` for another run.
+        """
         self._stop_consumers()
+        if not self._started:
+            return 1
         self.app.stop_sources(2.0)
-        _wait_for(self.app.queue.is_empty, "draining", lambda: f"{self.app.queue.stats().waiting} messages wait")
-        _wait_for(lambda: self._missing(first_seq) == 0, "receiving", lambda: f"{self._missing(first_seq)} to come")
+        _drain(self.app.queue.is_empty, "draining", lambda: f"{self.app.queue.stats().waiting} messages wait")
+        _drain(lambda: self._missing() == 0, "receiving", lambda: f"{self._missing()} to come")
         figures = self.figures()
-        lost = max(0, self._missing(first_seq) - figures["waiting"]) + figures["unreadable"]
+        lost = max(0, self._missing() - (figures["waiting"] if kept else 0)) + figures["unreadable"]
         peak = self.app.queue.peak
         waiting = f" waiting={figures['waiting']}" if figures["waiting"] else ""
         disorder = f" out_of_order={figures['out_of_order']}" if figures["out_of_order"] else ""
@@ -88,9 +96,12 @@ class Simulation:
             self._started = False
         self._receiving.stop(2.0)
 
-    def _missing(self, first_seq: int | None) -> int:
-        prefix = f"{self._config.mqtt.root}/{self.app.device}"
-        return self.verifier.missing(prefix, self.app.queue.epoch, self.app.queue.last_seqs(), first_seq)
+    def _prefix(self) -> str:
+        return f"{self._config.mqtt.root}/{self.app.device}"
+
+    def _missing(self) -> int:
+        queue = self.app.queue
+        return self.verifier.missing(self._prefix(), queue.epoch, queue.last_seqs(), queue.seqs_before)
 
     def _stop_consumers(self) -> None:
         while self._consumers:
@@ -102,7 +113,16 @@ def say(stage: str, text: str) -> None:
     print(f"{stage:16} {text}", flush=True)
 
 
-def _wait_for(done: Callable[[], bool], what: str, progress: Callable[[], str]) -> None:
+def _wait_for(done: Callable[[], bool], limit_s: float, stop: threading.Event) -> bool:
+    """Wait until `done`, for at most `limit_s` and not once `stop` is set; returns whether it is."""
+    deadline = time.monotonic() + limit_s
+    while not done() and time.monotonic() < deadline:
+        if stop.wait(0.01):
+            return False
+    return done()
+
+
+def _drain(done: Callable[[], bool], what: str, progress: Callable[[], str]) -> None:
     """Wait up to DRAIN_S, telling so when it takes over a second."""
     begin = time.monotonic()
     told_s = 0.0

@@ -16,7 +16,11 @@ class Tethered:
 
     def __init__(self, command: Sequence[str], output: IO[bytes] | None = None) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", SCRIPT, "tether", *command], stdin=subprocess.PIPE, stdout=output, stderr=output
+            ["/bin/sh", "-c", SCRIPT, "tether", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for us: what we started ends when we are done with it
         )
 
     def stop(self) -> None:

@@ -41,10 +41,9 @@ class SeqLedger:
         self._seen[seq] = 1
         self.received += 1
 
-    def missing(self, first: int | None, last: int) -> int:
-        """How many of first..last have not arrived (None: of those from the first that did)."""
-        start = (self._seen.find(1) if self.received else last + 1) if first is None else first
-        return max(0, last - start + 1 - sum(self._seen[start : last + 1]))
+    def missing(self, after: int, last: int) -> int:
+        """How many of those after `after`, up to `last`, have not arrived."""
+        return max(0, last - after - sum(self._seen[after + 1 : last + 1]))
 
 
 class Verifier:
@@ -82,10 +81,11 @@ class Verifier:
         finally:
             connection.close()
 
-    def totals(self) -> Mapping[str, int]:
-        """Messages received (each once), duplicates, and how many came out of order or could not be read."""
+    def totals(self, prefix: str, epoch: str) -> Mapping[str, int]:
+        """Messages below `prefix` of `epoch`: received (each once), duplicates, out of order; and the unreadable."""
         with self._lock:
-            ledgers = list(self._topics.values())
+            mine = [key for key in self._topics if key[0].startswith(f"{prefix}/") and key[1] == epoch]
+            ledgers = [self._topics[key] for key in mine]
             return {
                 "received": sum(ledger.received for ledger in ledgers),
                 "duplicates": sum(ledger.duplicates for ledger in ledgers),
@@ -93,11 +93,11 @@ class Verifier:
                 "unreadable": self._unreadable,
             }
 
-    def missing(self, prefix: str, epoch: str, last_seqs: Mapping[str, int], first: int | None) -> int:
-        """How many of the messages that were given a seq have not arrived, over all topics below `prefix`."""
+    def missing(self, prefix: str, epoch: str, last_seqs: Mapping[str, int], seqs_before: Mapping[str, int]) -> int:
+        """How many of the messages that were given a seq since `seqs_before` have not arrived, over all topics."""
         with self._lock:
             return sum(
-                self._topics.get((f"{prefix}/{topic}", epoch), SeqLedger()).missing(first, last)
+                self._topics.get((f"{prefix}/{topic}", epoch), SeqLedger()).missing(seqs_before.get(topic, 0), last)
                 for topic, last in last_seqs.items()
             )
 

@@ -52,7 +52,7 @@ class Video:
         self._capture = cv2.VideoCapture(self._source, _BACKENDS[backend], wanted)
         if not self._capture.isOpened():
             self.close()
-            raise DeviceAbsent(f"{self.name}: can't be opened")
+            raise DeviceAbsent(f"{self.name}: can't be opened: is it a video?")
         found, image = self._capture.read()
         if not found:
             self.close()

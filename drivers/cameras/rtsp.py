@@ -51,7 +51,7 @@ class Rtsp:
             return self._video.open("ffmpeg", limits, f"rtsp_transport;{self._settings.transport}")
         except DeviceAbsent as error:
             raise DeviceAbsent(
-                f"{self._video.name}: no stream within {self._settings.timeout}: check address, path, user and password"
+                f"{self._video.name}: no stream: is the host there, and are port, path, user and password right?"
             ) from error
 
     def grab_into(self, image: "Pixels") -> Capture:

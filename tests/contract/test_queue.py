@@ -12,6 +12,7 @@ import pytest
 
 from agent.clock import Clock, Stamp
 from agent.delivery.disk_queue import DiskQueue, QueueClosed, inspect
+from agent.delivery.ledger import seal
 from agent.delivery.record import Event, Lane, Telemetry
 from agent.delivery.store import RawDisk, Store
 from agent.errors import EdgepostError
@@ -353,7 +354,7 @@ def test_a_backlog_keeps_the_epoch_that_it_was_given(make: MakeQueue, tmp_path: 
     epoch = queue.epoch
     queue.close()
     database = sqlite3.connect(tmp_path / "queue/cache.db")
-    database.execute("UPDATE Cache SET value = ? WHERE key = 'epoch'", (b"another epoch",))
+    database.execute("UPDATE Cache SET value = ? WHERE key = 'epoch'", (seal(b"another epoch"),))
     database.commit()
     database.close()
     queue = make()
@@ -364,6 +365,6 @@ def test_a_backlog_keeps_the_epoch_that_it_was_given(make: MakeQueue, tmp_path: 
 @pytest.mark.parametrize("durability", ["power", "process"])
 def test_each_durability_asks_sqlite_for_what_it_promises(make: MakeQueue, durability: str) -> None:
     queue = make(durability=durability)
-    assert queue._store is not None
-    ((synchronous,),) = queue._store._sql("PRAGMA synchronous").fetchall()
+    assert queue._committer.store is not None
+    ((synchronous,),) = queue._committer.store._sql("PRAGMA synchronous").fetchall()
     assert synchronous == {"power": 2, "process": 1}[durability]

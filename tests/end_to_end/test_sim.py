@@ -38,7 +38,7 @@ def test_an_outage_loses_nothing(short_dir: Path) -> None:
 def test_the_first_screen_tells_what_to_do_next(short_dir: Path) -> None:
     done = edgepost("sim", "--duration", "1s", "--camera", "none", "--runtime-dir", short_dir / "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    for words in ("broker ", "first telemetry", "subscribe with: ", "park.toml", "Ctrl-C"):
+    for words in ("broker ", "first telemetry", "subscribe with:", "park.toml", "Ctrl-C"):
         assert words in done.stdout
 
 

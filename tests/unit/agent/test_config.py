@@ -68,7 +68,7 @@ driver = "cpu"
 """
     found = faults(file, text)
     expected = {
-        "2": ["http://broker", "mqtt|mqtts|ws|wss://host[:port]"],
+        "2": ["http://broker", "mqtt|mqtts|ws|wss://host[:port]", "credentials"],
         "3": ["protocol", "found '4'", "'5'", "'3.1.1'", "'auto'"],
         "4": ["windw: unknown key", "did you mean window?"],
         "7": ["max_bytes", "expected a size with its unit", "12 quux"],
@@ -147,7 +147,7 @@ def test_a_good_file_is_said_to_be_good(file: Path) -> None:
     file.write_text(GOOD)
     done = edgepost("check", "--config", file)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "good: 1 sensors" in done.stdout
+    assert "good; sensors: 1" in done.stdout
 
 
 def test_a_driver_whose_library_is_missing_names_the_command_that_installs_it(file: Path, tmp_path: Path) -> None:
@@ -156,3 +156,60 @@ def test_a_driver_whose_library_is_missing_names_the_command_that_installs_it(fi
     done = edgepost("check", "--config", file, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "pip install 'edgepost[gps]'" in done.stderr
+
+
+def test_faults_are_in_the_order_of_the_file_and_in_plain_words(file: Path) -> None:
+    text = """[mqtt]
+urls = ["mqtt://localhost"]
+root = 5
+window = "many"
+
+[[camera]]
+name = "gate"
+driver = "scene"
+slots = 1
+width = 1.5
+"""
+    found = faults(file, text)
+    assert [fault.split(":")[0] for fault in found] == ["3", "4", "9", "10"]
+    assert "found 5, expected 1 to 64 of a-z 0-9 _ -" in found[0]
+    assert "found 'many', expected a whole number" in found[1]
+    assert "found 1, expected a whole number >= 3" in found[2]
+    assert not any("`" in fault for fault in found)
+
+
+def test_a_file_that_can_not_be_read_is_the_only_fault(file: Path) -> None:
+    assert len(faults(file, "[mqtt\n")) == 1
+    assert len(faults(file, b"\0")) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'url = ["rtsp://u:hunter2@h/x"]',
+        'url = "rtps://u:hun/hunter2@h/x"',
+        'url = "rtsp://u:hun@hunter2@h/x"\nslots = "x"',
+    ],
+)
+def test_no_fault_repeats_a_password(file: Path, line: str) -> None:
+    text = f'[mqtt]\nurls = ["mqtt://localhost"]\n[[camera]]\nname = "gate"\ndriver = "rtsp"\n{line}\n'
+    assert not any("hunter2" in fault for fault in faults(file, text))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("interval", '"99999999999d"', "at most 10 years"),
+        ("interval", '"0.000001ms"', "at least 1ms"),
+        ("name", '"u\\n"', "1 to 64 of a-z 0-9 _ -"),
+    ],
+)
+def test_values_that_no_agent_could_use_are_faults(file: Path, key: str, value: str, words: str) -> None:
+    text = GOOD.replace('name = "cpu"\n', "" if key == "name" else 'name = "cpu"\n') + f"{key} = {value}\n"
+    assert any(words in fault for fault in faults(file, text))
+
+
+def test_sizes_nesting_and_empty_lists_that_make_no_sense_are_faults(file: Path) -> None:
+    assert any("at most" in fault for fault in faults(file, GOOD + f'[queue]\nmax_bytes = "{"9" * 400}GiB"\n'))
+    assert any("too deep" in fault for fault in faults(file, GOOD + f"a = {'[' * 3000}{']' * 3000}\n"))
+    assert any("unknown section" in fault for fault in faults(file, "device = []\n" + GOOD))

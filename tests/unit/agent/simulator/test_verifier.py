@@ -30,7 +30,7 @@ def ledger(*seqs: int) -> SeqLedger:
     ],
 )
 def test_what_is_missing_is_counted(seqs: tuple[int, ...], last: int, missing: int) -> None:
-    assert ledger(*seqs).missing(1, last) == missing
+    assert ledger(*seqs).missing(0, last) == missing
 
 
 def test_duplicates_and_disorder_are_counted_apart() -> None:
@@ -38,8 +38,9 @@ def test_duplicates_and_disorder_are_counted_apart() -> None:
     assert (noted.received, noted.duplicates, noted.out_of_order) == (5, 3, 2)
 
 
-def test_a_backlog_from_before_counts_from_the_first_that_arrived() -> None:
-    assert ledger(41, 42, 44).missing(None, 44) == 1
+def test_what_was_given_a_seq_before_does_not_count_and_all_after_it_does() -> None:
+    assert ledger(41, 42, 44).missing(40, 44) == 1
+    assert ledger().missing(40, 44) == 4, "nothing at all arrived"
 
 
 def test_losses_are_summed_over_topics_and_what_can_not_be_read_is_counted() -> None:
@@ -48,10 +49,12 @@ def test_losses_are_summed_over_topics_and_what_can_not_be_read_is_counted() -> 
         for seq in seqs:
             verifier._take(topic, json.dumps({"epoch": "e", "seq": seq}).encode())
     verifier._take("edgepost/pi/telemetry/a", b"\xff")
+    verifier._take("edgepost/other/telemetry/a", b'{"epoch":"e","seq":1}')
+    verifier._take("edgepost/pi/telemetry/a", b'{"epoch":"another","seq":1}')
     verifier._take("edgepost/pi/status", b'{"state":"online"}')
     last = {"telemetry/a": 4, "event/b": 2, "telemetry/never": 7}
-    assert verifier.missing("edgepost/pi", "e", last, 1) == 1 + 1 + 7
-    assert verifier.totals() == {"received": 4, "duplicates": 0, "out_of_order": 0, "unreadable": 1}
+    assert verifier.missing("edgepost/pi", "e", last, {}) == 1 + 1 + 7
+    assert verifier.totals("edgepost/pi", "e") == {"received": 4, "duplicates": 0, "out_of_order": 0, "unreadable": 1}
 
 
 def test_an_outage_is_read_and_nonsense_refused() -> None:
