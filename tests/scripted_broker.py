@@ -16,6 +16,8 @@ class Publish(NamedTuple):
     payload: bytes
     mid: int
     connection: int
+    retain: bool
+    properties: bytes
 
 
 Answer = Callable[[Publish], int | type[ConnectionError] | None]
@@ -120,8 +122,10 @@ def _publish(body: bytes, flags: int, version: int, connection: int) -> Publish:
     if flags >> 1 & 3:
         (mid,) = struct.unpack_from(">H", rest)
         rest = rest[2:]
+    properties = b""
     if version == 5:
         cursor = iter(range(len(rest)))
         length = _length(lambda _: rest[(at := next(cursor)) : at + 1])
-        rest = rest[next(cursor) + length :] if length < len(rest) else b""
-    return Publish(topic, rest, mid, connection)
+        start = next(cursor)
+        properties, rest = rest[start : start + length], rest[start + length :]
+    return Publish(topic, rest, mid, connection, bool(flags & 1), properties)

@@ -123,7 +123,8 @@ def test_no_more_are_under_way_than_the_window_or_the_broker_s_receive_maximum_a
 
 
 def test_a_broker_that_never_acknowledges_is_left_and_tried_anew(queue: DiskQueue) -> None:
-    with scripted(lambda _: None) as broker, uplink(queue, broker.url, Limits(ack_timeout_s=0.2)) as health:
+    silent = lambda message: None if "telemetry" in message.topic else 0  # noqa: E731
+    with scripted(silent) as broker, uplink(queue, broker.url, Limits(ack_timeout_s=0.2)) as health:
         put(queue, 10)
         wait_until(lambda: broker.connections >= 6, "it is connected to again and again")
         assert "acknowledged nothing" in health.snapshot()["uplink"]["last_error"]
@@ -269,3 +270,54 @@ def test_compressed_messages_are_smaller_and_read_back_the_same(queue: DiskQueue
             assert len(message.payload) < 500
             body = json.loads(decompress(message.payload))
             assert body["readings"][0]["values"] == {"n": number, "filler": "word " * 400}
+
+
+def test_the_window_counts_what_is_acknowledged_and_not_yet_deleted_on_disk(tmp_path: Path) -> None:
+    """Else a crash before the next commit would send more than the window twice."""
+    slow = DiskQueue(tmp_path / "slow", PartHealth("queue"), max_bytes=2**24, commit_interval_s=2.0, commit_rows=10**6)
+    slow.open()
+    with scripted() as broker:
+        put(slow, 100)
+        with uplink(slow, broker.url, Limits(window=10)):
+            wait_until(lambda: len(telemetry(broker)) == 10, "the window is full")
+            assert not threading.Event().wait(0.5)
+            assert len(telemetry(broker)) == 10
+    slow.close()
+
+
+def test_on_mqtt_5_a_message_names_its_epoch_seq_and_content_type(queue: DiskQueue) -> None:
+    with scripted() as broker, uplink(queue, broker.url, protocols=("5",)):
+        put(queue, 2)
+        wait_until(queue.is_empty, "all are delivered")
+    properties = telemetry(broker)[1].properties
+    for text in (b"application/json", b"\x00\x05epoch\x00\x10" + queue.epoch.encode(), b"\x00\x03seq\x00\x012"):
+        assert text in properties
+
+
+def test_what_is_retained_is_said_again_on_every_connection(queue: DiskQueue) -> None:
+    board = Board()
+    with scripted() as broker:
+        part = Uplink(
+            lambda will: connect(
+                lambda protocol: Connection(Broker(broker.url), "pi", protocol, will=will), ("5",), 5.0
+            ),
+            queue=queue,
+            board=board,
+            codec=JsonCodec("edgepost", "pi"),
+            limits=Limits(),
+            metering=Metering(),
+        )
+        board.post(Message("edgepost/pi/meta/gps", b"{}", retain=True))
+        board.post(Message("edgepost/pi/health", b"{}"))
+        for _ in range(2):
+            supervisor = Supervisor(Health())
+            supervisor.start([part])
+            before = len(broker.received)
+            wait_until(lambda n=before: "edgepost/pi/meta/gps" in [m.topic for m in broker.received[n:]], "meta")
+            supervisor.ask_to_stop()
+            part.wake()
+            supervisor.stop(10)
+    topics = [message.topic for message in broker.received]
+    assert topics.count("edgepost/pi/meta/gps") == 2
+    assert topics.count("edgepost/pi/health") == 0, "figures that nobody could take are not news any more"
+    assert all(message.retain for message in broker.received)

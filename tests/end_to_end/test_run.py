@@ -151,11 +151,11 @@ def test_two_agents_live_side_by_side(short_dir: Path, broker: OwnBroker) -> Non
 def test_a_second_agent_on_the_same_directory_is_refused(short_dir: Path, broker: OwnBroker) -> None:
     with agent(short_dir / "a", fast(broker.url)) as process:
         wait_until(process.status, "the agent answers")
-        arguments = ["run", "--config", process.config, "--data-dir", process.data]
-        second = edgepost(*arguments, "--runtime-dir", short_dir / "elsewhere")
-        assert second.returncode == 1
-        assert f"another agent (pid {process.process.pid}) is using it" in second.stderr
-        assert "Traceback" not in second.stderr
+        for data, runtime in ((process.data, short_dir / "other"), (short_dir / "another", process.runtime)):
+            second = edgepost("run", "--config", process.config, "--data-dir", data, "--runtime-dir", runtime)
+            assert second.returncode == 1
+            assert f"another agent (pid {process.process.pid}) is using it" in second.stderr
+            assert "Traceback" not in second.stderr
 
 
 def test_a_device_that_vanishes_is_retried_and_disturbs_nobody(
@@ -353,3 +353,13 @@ def _assert_nothing_lost(subscriber: Receiver, process: Agent) -> None:
     put = inspect(process.data / "queue").put
     wait_until(lambda: len(set(subscriber.seqs("telemetry/uptime"))) == put, "everything that was put")
     assert is_gapless(subscriber.seqs("telemetry/uptime"))
+
+
+def test_a_runtime_directory_that_is_too_long_for_sockets_is_refused(short_dir: Path) -> None:
+    config = short_dir / "agent.toml"
+    config.write_text(fast("mqtt://127.0.0.1:9"))
+    refused = edgepost(
+        "run", "--config", config, "--data-dir", short_dir / "d", "--runtime-dir", short_dir / ("r" * 100)
+    )
+    assert refused.returncode == 2
+    assert "bytes too long for a socket: name a shorter --runtime-dir" in refused.stderr

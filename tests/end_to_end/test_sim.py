@@ -1,6 +1,9 @@
 """`edgepost sim` as a newcomer runs it: with each broker it knows, through an outage, judged by its own verifier."""
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +89,7 @@ def test_bad_usage_is_refused_in_words(short_dir: Path, arguments: tuple[str, ..
 def test_nothing_is_left_behind_after_a_kill(short_dir: Path) -> None:
     """The broker and the consumers end with the simulator, however it ends."""
     command = [*EDGEPOST, "sim", "--runtime-dir", str(short_dir / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("consumer"):
@@ -96,17 +99,15 @@ def test_nothing_is_left_behind_after_a_kill(short_dir: Path) -> None:
     process.stdout.close()
 
     def left() -> list[str]:
-        pids = [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
-        return [pid for pid in pids if _session(pid) == process.pid]
+        """Processes whose command line names our directory."""
+        found = []
+        for path in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if path.name.isdigit() and str(short_dir).encode() in (path / "cmdline").read_bytes():
+                    found.append(path.name)
+        return found
 
     wait_until(lambda: not left(), "all of its processes have ended")
-
-
-def _session(pid: str) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
-    except OSError:
-        return -1
 
 
 def test_what_a_consumer_sees_in_a_recording_arrives_as_events(short_dir: Path, broker: OwnBroker) -> None:
@@ -122,3 +123,38 @@ def test_what_a_consumer_sees_in_a_recording_arrives_as_events(short_dir: Path, 
         assert events[0]["data"]["state"] == "started"
         assert events[0]["data"]["boxes"]
         assert summary(done.stdout)["lost"] == 0
+
+
+def test_what_did_not_arrive_is_lost_and_the_exit_status_says_so(short_dir: Path, broker: OwnBroker) -> None:
+    command = [*EDGEPOST, "sim", "--broker", broker.url, "--camera", "none", "--duration", "4s"]
+    process = subprocess.Popen(
+        [*command, "--runtime-dir", str(short_dir / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stop"):
+            break
+    broker.stop()
+    rest = process.stdout.read()
+    assert process.wait(60) == 1
+    process.stdout.close()
+    assert summary(rest)["lost"] > 0
+
+
+def test_ctrl_c_in_a_terminal_ends_it_in_order(short_dir: Path) -> None:
+    """The terminal sends SIGINT to the whole process group: the broker has to outlive it until the queue is drained."""
+    command = [*EDGEPOST, "sim", "--camera", "none", "--runtime-dir", str(short_dir / "run")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stop"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(60) == 0, rest
+    process.stdout.close()
+    assert summary(rest)["lost"] == 0
+    assert "WARNING" not in rest
+    assert "Traceback" not in rest

@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+import tenacity
 
 from agent.health import Health, PartHealth
 from agent.supervisor import Supervisor
@@ -72,3 +73,33 @@ def test_a_part_that_does_not_end_is_named() -> None:
     supervisor.start([Stubborn()])
     assert supervisor.stop(0.1) == ["stubborn"]
     release.set()
+
+
+def test_the_pause_grows_until_a_run_has_lasted() -> None:
+    """A part that works for a moment and fails again is not to be started in a tight loop."""
+    health = Health()
+    pauses: list[float] = []
+
+    class Growing(tenacity.wait.wait_base):
+        def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+            pauses.append(retry_state.attempt_number)
+            return 0.0
+
+    class Short:
+        name = "short"
+
+        def run(self, stop: threading.Event, health: PartHealth) -> None:
+            health.ok()
+            if len(pauses) == 3:
+                stop.wait(0.3)
+            elif len(pauses) >= 5:
+                stop.wait()
+                return
+            raise OSError("lost")
+
+    supervisor = Supervisor(health, steady_s=0.2)
+    supervisor._backoff = Growing()
+    supervisor.start([Short()])
+    wait_until(lambda: len(pauses) >= 5, "five failures")
+    supervisor.stop(5.0)
+    assert pauses[:5] == [1, 2, 3, 1, 2]
