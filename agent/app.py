@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 SETTLED_S = 2.0  # after the start
 HEALTH_INTERVAL_S = 30.0
-UPLINK_BACKOFF_S = 5.0  # a broker that is back is found within this; the jitter spreads a fleet over it
+UPLINK_BACKOFF_S = 4.5  # a broker that is back is found within this; the jitter spreads a fleet over it
 
 
 class App:

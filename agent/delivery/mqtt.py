@@ -15,79 +15,46 @@ import errno
 import select
 import socket
 import time
-import urllib.parse
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.config import MqttConfig
 from agent.delivery import reasons
+from agent.delivery.broker import (
+    Acknowledgement,
+    Broker,
+    ConnectionBroken,
+    ConnectionLost,
+    Protocol,
+    ProtocolRefused,
+    Received,
+    brokers,
+)
 from agent.delivery.codec import Message
 from agent.delivery.tls import read_password, tls_context
-from agent.errors import EdgepostError
 
-Protocol = Literal["5", "3.1.1"]
+__all__ = [  # what others need of a connection, they find here
+    "Acknowledgement",
+    "Broker",
+    "Connection",
+    "ConnectionBroken",
+    "ConnectionLost",
+    "Protocol",
+    "ProtocolRefused",
+    "Received",
+    "brokers",
+    "connect",
+]
 
-SCHEMES = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 UNSPECIFIED = 0x80  # what paho says of a connection that just ended
 UNSUPPORTED_PROTOCOL = 0x84
 KEEPALIVE_TIMEOUT = 0x8D
 MAX_INFLIGHT = 65535
 PATIENCE = 1.5  # keepalives; [MQTT-3.1.2-22] grants a client as much
-
-
-class ConnectionLost(EdgepostError, ConnectionError):
-    """The broker can't be reached, refused us, or went away. The text says which broker and why."""
-
-
-class ConnectionBroken(ConnectionLost):
-    """The broker ended a connection that it had opened."""
-
-
-class ProtocolRefused(ConnectionLost):
-    """The broker does not speak this version of MQTT."""
-
-
-class Broker(msgspec.Struct, frozen=True):
-    """Where a broker is and how to be let in."""
-
-    url: str
-    username: str = ""
-    password_file: str = ""
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-
-    @property
-    def parts(self) -> tuple[str, str, int, str]:
-        """(scheme, host, port, path)."""
-        url = urllib.parse.urlsplit(self.url)
-        return url.scheme, url.hostname or "", url.port or SCHEMES[url.scheme], url.path or "/mqtt"
-
-
-def brokers(mqtt: MqttConfig) -> list[Broker]:
-    """The brokers of a configuration, in the order in which they are tried."""
-    return [Broker(url, mqtt.username, mqtt.password_file, mqtt.ca, mqtt.cert, mqtt.key) for url in mqtt.urls]
-
-
-class Acknowledgement(msgspec.Struct, frozen=True):
-    """A PUBACK or SUBACK: `code` is its MQTT 5 reason code, 0x80 and above for a failure."""
-
-    mid: int
-    code: int
-
-
-class Received(msgspec.Struct, frozen=True):
-    """A message that a subscription brought."""
-
-    topic: str
-    payload: bytes
-    retain: bool
 
 
 class Connection:
@@ -181,10 +148,10 @@ class Connection:
             raise self._loss()
         return events
 
-    def close(self) -> None:
-        """Say goodbye if there is somebody to say it to; safe twice and after a failed open."""
+    def close(self, *, goodbye: bool = True) -> None:
+        """Hang up, without a goodbye where the broker is to publish the will; safe twice and after a failed open."""
         self._client.on_disconnect = None
-        if self._lost is None:
+        if goodbye and self._lost is None:
             with contextlib.suppress(OSError, ValueError):
                 self._client.disconnect()
                 self._client.loop_misc()
@@ -200,6 +167,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_log = self._on_log
+        client.on_socket_close = self._on_socket_close
         client.on_publish = lambda _c, _u, mid, reason, _p: self._events.append(Acknowledgement(mid, reason.value))
         client.on_subscribe = lambda _c, _u, mid, codes, _p: self._events.append(Acknowledgement(mid, codes[0].value))
         client.on_message = lambda _c, _u, message: self._events.append(
@@ -233,8 +201,8 @@ class Connection:
                 self._events += self.step(left)
             except ConnectionBroken as error:
                 if not self._refused():
-                    hint = reasons.of_hanging_up(self._broker.parts[0], self._broker.cert)
-                    raise ProtocolRefused(f"{error}, before its CONNACK: {hint}") from error
+                    doubt = reasons.of_hanging_up(self._socket_error, self._broker.parts[0], self._broker.cert)
+                    raise ProtocolRefused(f"{error}{doubt}") from error
                 break
         if self._connack == UNSUPPORTED_PROTOCOL:
             raise ProtocolRefused(f"{self.url}: does not speak MQTT {self.protocol}")
@@ -282,6 +250,15 @@ class Connection:
         """The only way in which paho tells why a socket failed."""
         if level == LogLevel.MQTT_LOG_ERR:
             self._socket_error = text
+
+    def _on_socket_close(self, _client: object, _userdata: object, sock: Any) -> None:
+        """In TLS 1.3 a broker refuses our certificate after the handshake: its reason may lie there unread."""
+        if self._connack is None:
+            try:
+                getattr(sock, "_socket", sock).recv(1)
+            except OSError as error:
+                if reasons.is_alert(str(error)):
+                    self._socket_error = str(error)
 
     def _prepare_socket(self) -> None:
         """No delay; what the peer's kernel does not take shows early; a WebSocket frame goes out whole."""

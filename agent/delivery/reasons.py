@@ -67,18 +67,28 @@ def of_refusal(code: int) -> str:
     return REFUSALS.get(code, "the broker's log may say why")
 
 
-def of_hanging_up(scheme: str, cert: str) -> str:
-    """What a broker may miss that ends a connection before its CONNACK."""
+def of_hanging_up(text: str, scheme: str, cert: str) -> str:
+    """What a broker may miss that ends a connection before its CONNACK, where paho's words do not say it."""
+    if is_alert(text):
+        return ""
     if scheme not in TLS:
-        return "does it expect TLS (mqtts://, wss://)?"
+        return " before its CONNACK: does it expect TLS (mqtts://, wss://)?"
     if not cert:
-        return "does it want a client certificate (mqtt.cert, mqtt.key)?"
-    return "does it know the authority of our certificate (mqtt.cert)?"
+        return " before its CONNACK: does it want a client certificate (mqtt.cert, mqtt.key)?"
+    return " before its CONNACK: does it know the authority of our certificate (mqtt.cert), is that still valid?"
 
 
 def of_loss(text: str) -> str:
     """Why a connection ended, from what paho says of its socket (`failed to ... on socket: ...`)."""
-    return _of_tls(text) or text.partition(": ")[2] or "closed by the broker"
+    if is_alert(text):
+        return _of_tls(text) or ""
+    found = text.partition(": ")[2]
+    return "closed by the broker" if not found or "EOF" in found or "reset" in found else found
+
+
+def is_alert(text: str) -> bool:
+    """Whether the broker gave its reason, in a TLS alert that we know."""
+    return _of_tls(text) not in {None, NO_TLS}
 
 
 def is_network(text: str) -> bool:

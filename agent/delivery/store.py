@@ -7,7 +7,7 @@ too, and the settings below turn eviction off for good.
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ SYNCHRONOUS: Mapping[Durability, Mapping[str, int]] = {
     "process": {"sqlite_synchronous": 1},  # fsync at checkpoints only: a killed process loses nothing
 }
 PAGE_BYTES = 4096
+DELETE = "DELETE FROM Cache WHERE key = ? AND raw = 1 RETURNING value"
 BUSY_S = 1.0  # how long another process may hold the database before a commit is tried again later
 
 StoreError = (sqlite3.Error, diskcache.Timeout, OSError)
@@ -79,14 +80,19 @@ class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
 
 def read_only(directory: Path, keys: Sequence[str]) -> dict[str, bytes]:
     """The values of text keys, read beside whoever uses the database and changing nothing; raises EdgepostError."""
+    marks = ",".join("?" * len(keys))
+    query = f"SELECT key, value FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608 (marks only)
+    return {key: bytes(value) for key, value in look(directory, query, keys)}
+
+
+def look(directory: Path, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, one by one, on a connection that can change nothing; raises EdgepostError."""
     path = directory / "cache.db"
     if not path.exists():
         raise EdgepostError(f"{path}: there is no queue here yet; name the agent's --data-dir")
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
-            marks = ",".join("?" * len(keys))
-            query = f"SELECT key, value FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608 (marks only)
-            return {key: bytes(value) for key, value in connection.execute(query, keys)}
+            yield from connection.execute(query, values)
     except sqlite3.Error as error:
         raise EdgepostError(f"{path}: can't be read: {error}") from error
 
@@ -127,6 +133,12 @@ class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
         query = "SELECT key, mode, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY key"
         return [(key, value if mode == MODE_RAW else b"") for key, mode, value in self._sql(query, (prefix, end))]
 
+    def text_sizes(self, prefix: str) -> list[tuple[str, int]]:
+        """Text keys that begin with `prefix`, and the lengths of their values."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        query = "SELECT key, length(CAST(value AS BLOB)) FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY key"
+        return [(key, size or 0) for key, size in self._sql(query, (prefix, end))]
+
     def last_key(self, low: int, high: int) -> int:
         """The highest key between, or `low` when there is none."""
         query = "SELECT max(key) FROM Cache WHERE key > ? AND key < ? AND raw = 1"
@@ -135,8 +147,5 @@ class Store(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
 
     def take(self, key: int) -> bytes | None:
         """Delete a row inside a transaction; returns what it held as it lay there, None when there was none."""
-        rows: Sequence[Any] = self._sql("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
-        if not rows:
-            return None
-        self._sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (key,))
-        return bytes(rows[0][0] or b"")
+        rows: Sequence[Any] = self._sql(DELETE, (key,)).fetchall()
+        return bytes(rows[0][0] or b"") if rows else None

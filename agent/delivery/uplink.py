@@ -83,7 +83,7 @@ class Uplink:
                 raise
             session.say(self._status("stopped"), GOODBYE_S)
         finally:
-            connection.close()
+            connection.close(goodbye=stop.is_set())
             self._metering.save()
 
     def _blame(self, session: Session) -> None:
