@@ -1,8 +1,5 @@
 """The configuration: typed, checked whole, every fault at once as `file:line: key: what is wrong, found, expected`."""
 
-import difflib
-import re
-import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,57 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from agent.errors import ConfigError
+from agent.faults import BrokerUrl, ReadableFile, decode, expected_of, faults_of, near, place
 from agent.toml_source import Table, read_tables
 from drivers import registry
-from drivers.contract import DriverError, Duration, PositiveDuration, PositiveInt, Settings, Size, decode_quantity
+from drivers.contract import DriverError, Duration, PositiveDuration, PositiveInt, Settings, Size
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z", extra={"expected": "1 to 64 of a-z 0-9 _ -"})]
-SCHEMES = ("mqtt", "mqtts", "ws", "wss")
-
-
-class BrokerUrl(str):
-    """Where a broker is: `mqtt://host:1883`, `mqtts://`, `ws://` or `wss://`; never with credentials in it."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, text: object) -> "BrokerUrl":
-        """Check an address; raises ValueError that names the form expected."""
-        expected = f"expected {'|'.join(SCHEMES)}://host[:port]"
-        if not isinstance(text, str):
-            raise ValueError(f"{expected}, found {text!r}")  # noqa: TRY004 (a fault of the configuration)
-        try:
-            parts = urllib.parse.urlsplit(text)
-            _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"{expected}, found {_redact(text)}: {error}") from None
-        if parts.username or parts.password:
-            raise ValueError(f"found {_redact(text)} with credentials in it, expected username and password_file")
-        if parts.scheme not in SCHEMES or not parts.hostname:
-            raise ValueError(f"{expected}, found {_redact(text)}")
-        if parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme in {"mqtt", "mqtts"}):
-            form = f"{parts.scheme}://host[:port]" + ("[/path]" if parts.scheme in {"ws", "wss"} else "")
-            raise ValueError(f"expected {form}, found {_redact(text)}")
-        return cls(text)
-
-
-class ReadableFile(str):
-    """A file that is there and can be read, or "" for none."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, text: object) -> "ReadableFile":
-        """Check a path; raises ValueError that says what stands in the way."""
-        expected = "expected a file that can be read"
-        if not isinstance(text, str):
-            raise ValueError(f"found {text!r}, {expected}")  # noqa: TRY004 (a fault of the configuration)
-        if text:
-            try:
-                Path(text).read_bytes()
-            except OSError as error:
-                raise ValueError(f"found {text!r}, {expected}: {error.strerror}") from None
-        return cls(text)
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,15 +107,6 @@ SOURCES: dict[str, tuple[registry.Kind, type[Any]]] = {
     "[[sensor]]": ("sensor", SensorConfig),
     "[[camera]]": ("camera", CameraConfig),
 }
-WORDS = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "null": "nothing",
-}
 T = TypeVar("T")
 _WRONG = object()  # stands for a value that was reported as a fault
 
@@ -186,7 +129,7 @@ def load(path: Path, *, mqtt_url: str | None = None) -> Config:
     known = [*SECTIONS, *SOURCES]
     for table in tables:
         if table.name not in known:
-            faults.append(f"{table.where()}: {table.name}: unknown section{_near(table.name, known)}")
+            faults.append(f"{table.where()}: {table.name}: unknown section{near(table.name, known)}")
     device = checker.section("[device]", DeviceConfig)
     mqtt = checker.section("[mqtt]", MqttConfig, {"urls": [mqtt_url]} if mqtt_url else {}, missing_in=path)
     queue = checker.section("[queue]", QueueConfig)
@@ -195,7 +138,7 @@ def load(path: Path, *, mqtt_url: str | None = None) -> Config:
     if not any(table.name in SOURCES or table.name not in known for table in tables):
         faults.append(f"{path}: there is nothing to read: expected a [[sensor]] or [[camera]] (see `edgepost drivers`)")
     if faults or device is None or mqtt is None or queue is None:
-        raise ConfigError(sorted(faults, key=_place))
+        raise ConfigError(sorted(faults, key=place))
     return Config(device=device, mqtt=mqtt, queue=queue, sensors=sensors, cameras=cameras)
 
 
@@ -264,19 +207,19 @@ class _Checker:
         converted: dict[str, Any] = {}
         for key, value in values.items():
             if key not in fields:
-                hint = _near(key, [*fields, *also])
+                hint = near(key, [*fields, *also])
                 self._faults.append(f"{table.where(key)}: {key}: unknown key{hint}")
                 continue
-            wrong = _faults(value, fields[key].type)
+            wrong = faults_of(value, fields[key].type)
             self._faults += [f"{table.where(key)}: {key}: {fault}" for fault in wrong]
-            converted[key] = _WRONG if wrong else msgspec.convert(value, fields[key].type, dec_hook=_decode)
+            converted[key] = _WRONG if wrong else msgspec.convert(value, fields[key].type, dec_hook=decode)
         return converted
 
     def _build(self, kind: type[T], values: dict[str, Any], where: str, section: str) -> T | None:
         """The struct, when all of its keys are there and good."""
         missing = [field for field in msgspec.structs.fields(kind) if field.required and field.name not in values]  # type: ignore[arg-type]
         for field in missing:
-            expected = _expected(field.type)
+            expected = expected_of(field.type)
             self._faults.append(f"{where}: {section}.{field.name}: is missing{expected and f', expected {expected}'}")
         if missing or _WRONG in values.values():
             return None
@@ -285,61 +228,3 @@ class _Checker:
         except ValueError as error:
             self._faults.append(f"{where}: {section}.{error}")
             return None
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {near[0]}?" if near else f", expected one of: {', '.join(known)}"
-
-
-def _redact(value: Any) -> str:
-    """A value as it may be shown: what stands before the last @ of an address, or behind it, may be a password."""
-    shown = re.sub(r"(\w:/{0,2})\S*@", r"\1…@", repr(value))
-    return re.sub(r"(://[^\s?#]*[?#])[^\s'\"]*", r"\1…", shown)
-
-
-def _decode(kind: type, value: object) -> Any:
-    if kind in {BrokerUrl, ReadableFile}:
-        return kind.parse(value)
-    return decode_quantity(kind, value)
-
-
-def _faults(value: object, kind: Any) -> list[str]:
-    """What is wrong with a value: of a list, with each of its items."""
-    if isinstance(value, list) and len(value) > 1:
-        return [fault for item in value for fault in _faults([item], kind)]
-    try:
-        msgspec.convert(value, kind, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        return [_fault(error, value, kind)]
-    return []
-
-
-def _fault(error: msgspec.ValidationError, value: object, kind: Any) -> str:
-    text = str(error)
-    if "found" in text:  # ours: it says both already
-        return re.sub(r" - at `\$\S*`", "", text)
-    expected = _expected(kind) or _in_words(text)
-    return f"found {_redact(value)}, expected {expected}"
-
-
-def _in_words(text: str) -> str:
-    """What msgspec expected, without Python's names for it."""
-    text = re.sub(r", got `\w+`| - at `\$\S*`", "", text).removeprefix("Expected ")
-    return re.sub(r"`([\w| ]+)`", lambda match: " or ".join(WORDS.get(t, t) for t in match[1].split(" | ")), text)
-
-
-def _place(fault: str) -> tuple[str, int]:
-    """File and line, to sort by."""
-    match = re.match(r"(.+?):(\d+): ", fault)
-    return (match[1], int(match[2])) if match else (fault.partition(":")[0], 0)
-
-
-def _expected(kind: Any) -> str:
-    """What a key takes, in words, where its type says it."""
-    info = msgspec.inspect.type_info(kind)
-    if isinstance(info, msgspec.inspect.LiteralType):
-        return " or ".join(repr(value) for value in info.values)
-    if isinstance(info, msgspec.inspect.Metadata) and info.extra:
-        return str(info.extra.get("expected", ""))
-    return ""

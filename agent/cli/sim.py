@@ -19,6 +19,7 @@ from agent.cli.logs import set_up_logging
 from agent.cli.output import add_data_dir, add_runtime_dir
 from agent.cli.signals import stop_on_signal
 from agent.errors import UsageError
+from agent.faults import BrokerUrl
 from agent.simulator.broker import OwnBroker
 from agent.simulator.outage import Outage, parse_outage
 from agent.simulator.simulation import Simulation, say
@@ -165,7 +166,7 @@ def _progress(simulation: Simulation, elapsed_s: float) -> str:
 
 def _broker_url(text: str) -> str:
     try:
-        return config.BrokerUrl.parse(text)
+        return BrokerUrl.parse(text)
     except ValueError as error:
         raise UsageError(f"--broker: {error}") from error
 
