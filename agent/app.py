@@ -6,7 +6,6 @@ camera ─► CameraKeeper ─► worker ─► ring (shared memory) ─► read
                             Board (status, meta, health) ─► Uplink
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -21,23 +20,24 @@ import msgspec
 from agent import paths
 from agent.clock import Clock
 from agent.config import CameraConfig, Config, SensorConfig
+from agent.control_socket import ControlServer
 from agent.delivery.board import Board
 from agent.delivery.codec import JsonCodec, Message
 from agent.delivery.disk_queue import DiskQueue
 from agent.delivery.ingest import Ingest
 from agent.delivery.metering import Metering
 from agent.delivery.mqtt import Connection, ConnectionLost, Protocol, brokers, connect
+from agent.delivery.requests import answer
 from agent.delivery.session import Limits
 from agent.delivery.uplink import Uplink
-from agent.errors import AlreadyRunning
 from agent.frames.directory import prepare_frames_dir, release_frames_dir
 from agent.frames.keeper import CameraKeeper
 from agent.health import Health, PartHealth
 from agent.identity import device_id
+from agent.lock import lock
 from agent.memory import give_back
 from agent.readings.batch import Batch
 from agent.readings.sampler import Sampler
-from agent.status import StatusServer
 from agent.supervisor import Supervisor
 from drivers import registry
 from drivers.contract import Sensor
@@ -90,7 +90,7 @@ class App:
         for socket in (self._runtime / "ingest", *(frames / f"{each.name}.announce" for each in self._config.cameras)):
             paths.check_socket_path(socket)
         for directory in (self._data, self._runtime):
-            self._locks.append(_lock(paths.make_private(directory)))
+            self._locks.append(lock(paths.make_private(directory)))
         self.device = device_id(self._config.device.id, self._data)
         self.queue.open()
         codec = JsonCodec(self._config.mqtt.root, self.device, self._config.mqtt.compression)
@@ -100,7 +100,8 @@ class App:
         self.queue.on_commit(ingest.wake)
         self._board.on_post(self._uplink.wake)
         self._samplers = [self._make_sampler(sensor, codec) for sensor in self._config.sensors]
-        self._delivery.start([self._uplink, StatusServer(self._runtime, self.snapshot)])
+        control = ControlServer(self._runtime, self._data, self.snapshot, partial(answer, self.queue))
+        self._delivery.start([self._uplink, control])
         self._sources.start([*self._samplers, ingest, *self._make_keepers(codec), _HealthReport(self, codec)])
 
     def stop(self, deadline_s: float = 4.0) -> None:
@@ -113,8 +114,8 @@ class App:
         if late:
             log.warning("did not end in time: %s", ", ".join(late))
         self.queue.close()
-        for lock in self._locks:
-            os.close(lock)
+        for descriptor in self._locks:
+            os.close(descriptor)
 
     def stop_sources(self, deadline_s: float) -> list[str]:
         """End all that puts into the queue and leave the uplink to deliver it; returns what did not end in time."""
@@ -211,20 +212,3 @@ class _HealthReport:
             self._app.post(self._codec, "health", self._app.snapshot(), retain=False)
             health.ok()
             pause_s = HEALTH_INTERVAL_S
-
-
-def _lock(directory: Path) -> int:
-    """Hold a directory for this agent alone, until the process ends however it ends; raises AlreadyRunning."""
-    lock = os.open(directory / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise AlreadyRunning(
-            f"{directory}: another agent (pid {holder}) is using it: stop that one, or name other directories with "
-            f"--data-dir and --runtime-dir"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent import paths
 from agent.cli.output import add_json, add_runtime_dir, print_json, print_table
-from agent.status import ask
+from agent.control_socket import ask
 
 COMMON = {"state", "errors", "last_ok_s", "last_error"}
 

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from agent.delivery.ledger import Counters, Item, Ledger
+from agent.delivery.ledger import BY_USER, Counters, Item, Ledger, Refused
 from agent.delivery.record import Ticket
 from agent.delivery.recovery import Ballast, is_damage, is_full, open_store
 from agent.delivery.store import CorruptStore, Durability, Store, StoreError, cause
@@ -65,7 +66,20 @@ class Remove(msgspec.Struct, frozen=True, eq=False):
     size: int = 0
 
 
-Operation = Put | Remove
+class Change(msgspec.Struct, eq=False):
+    """Whatever else was asked for: `apply` writes inside the transaction, or raises Refused and has written nothing.
+
+    It may be called again when a commit fails. `error` says why nothing was done.
+    """
+
+    apply: Callable[[Ledger, Store], Any]
+    ticket: Ticket
+    size: int = 0
+    result: Any = None
+    error: str = ""
+
+
+Operation = Put | Remove | Change
 
 
 class Committer:
@@ -124,7 +138,7 @@ class Committer:
     def add(self, operation: Operation) -> None:
         """Ask for something to be written; a producer waits while too much is pending. Raises QueueClosed."""
         with self.changed:
-            if isinstance(operation, Put):
+            if not isinstance(operation, Remove):
                 self.changed.wait_for(lambda: self._has_room() or self._closing)
                 if self._closing:
                     raise QueueClosed("the agent is stopping and takes no more data")
@@ -180,7 +194,7 @@ class Committer:
                 max(0.0, due - time.monotonic()),
             )
             batch, self._pending = self._pending, []
-        if self._held and any(isinstance(operation, Remove) for operation in batch):
+        if self._held and not all(isinstance(operation, Put) for operation in batch):
             batch[:0], self._held = self._held, []  # there may be room now
         return batch
 
@@ -192,12 +206,21 @@ class Committer:
             try:
                 self._commit(part)
             except StoreError as error:
+                if is_full(error) and len(part) == 1 and self._gives_up(part[0]):
+                    del batch[0]
+                    continue
                 if not is_full(error) or len(part) == 1:
                     raise
                 self._make_do()
-                batch.sort(key=lambda operation: isinstance(operation, Put))  # removals first: they make room
+                batch.sort(key=lambda operation: not isinstance(operation, Remove))  # removals first: they make room
                 removals = sum(isinstance(operation, Remove) for operation in part)
                 size = removals if 0 < removals < len(part) else len(part) // 2
+            except CorruptStore:
+                raise
+            except Exception as error:  # noqa: BLE001 (a fault of ours must not stop the queue for everybody)
+                size = max(1, len(part) // 2)
+                if len(part) == 1:
+                    self._set_aside(batch.pop(0), error)
             else:
                 del batch[: len(part)]
 
@@ -210,6 +233,9 @@ class Committer:
             for operation in batch:  # removals first: they make room
                 if isinstance(operation, Remove):
                     ledger.remove(self.store, operation.keys, dead=operation.dead, dropped=operation.dropped)
+            for operation in batch:
+                if isinstance(operation, Change):
+                    _apply(operation, ledger, self.store)
             limit = self._options.max_bytes
             if self._disk_full:
                 limit = min(limit, ledger.counters.waiting_bytes)
@@ -226,7 +252,7 @@ class Committer:
                         operation.ticket.epoch, operation.ticket.seqs = ledger.epoch, seqs
             if len(held) < len(batch):
                 ledger.write(self.store)
-        dropped = sum(ledger.counters.dropped.values()) - sum(self.ledger.counters.dropped.values())
+        dropped = _lost(ledger) - _lost(self.ledger)
         self._committed(batch, held, ledger)
         if dropped > 0:
             self._tell_of_drops()
@@ -270,6 +296,28 @@ class Committer:
         log.error("queue: %s; messages lost that were never acknowledged: %d", text, self._pending_rows)
         return False
 
+    def _gives_up(self, operation: Operation) -> bool:
+        """Whether an operation need not wait for room, because its author is there to be told."""
+        if not isinstance(operation, Change) or not self._disk_full:
+            return False
+        operation.error = "the disk is full: make room on it, or `edgepost queue drop` messages"
+        with self.changed:
+            self._count(operation, -1)
+            operation.ticket.done = True
+            self.changed.notify_all()
+        return True
+
+    def _set_aside(self, operation: Operation, error: Exception) -> None:
+        """Go on without an operation that can't be carried out; it is never acknowledged to who asked for it."""
+        log.error("queue: an operation failed and is left out: %r", error)
+        self._health.failed(repr(error))
+        with self.changed:
+            self._count(operation, -1)
+            if isinstance(operation, Change):
+                operation.error = repr(error)
+                operation.ticket.done = True
+            self.changed.notify_all()
+
     def _make_do(self) -> None:
         """The disk is full: from now on what comes replaces the oldest, in the pages that it leaves."""
         self._disk_full = True
@@ -294,3 +342,16 @@ class Committer:
         if time.monotonic() - self._drops_logged_at >= DROP_LOG_S:
             self._drops_logged_at = time.monotonic()
             log.error("queue: full: the oldest messages are dropped; so far %s", self.ledger.counters.dropped)
+
+
+def _apply(change: Change, ledger: Ledger, store: Store) -> None:
+    try:
+        change.result = change.apply(ledger, store)
+    except Refused as error:
+        change.error = str(error)
+
+
+def _lost(ledger: Ledger) -> int:
+    """What was dropped and nobody asked for it."""
+    dropped = ledger.counters.dropped
+    return sum(count for what, count in dropped.items() if not what.endswith(BY_USER))

@@ -13,23 +13,27 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.clock import boot_id
-from agent.delivery.committer import Committer, Options, Put, QueueClosed, Remove
+from agent.delivery.committer import Change, Committer, Options, Put, QueueClosed, Remove
 from agent.delivery.ledger import (
     COUNTERS_KEY,
     EPOCH_KEY,
     TOO_OLD,
     Counters,
+    Ledger,
+    Refused,
+    Stored,
     item,
     lane_range,
     read_counters,
     unseal,
     unseal_row,
 )
+from agent.delivery.maintenance import Moved, Passed, checked, delete_dead, drop, requeue, restore
 from agent.delivery.record import Entry, Lane, QueueStats, Record, Ticket
-from agent.delivery.store import CorruptStore, StoreError, cause, read_only
+from agent.delivery.store import CorruptStore, Store, StoreError, cause, read_only
 from agent.errors import EdgepostError
 from agent.health import PartHealth
 
@@ -37,7 +41,10 @@ __all__ = ["DiskQueue", "QueueClosed", "Unstorable", "inspect"]
 
 log = logging.getLogger(__name__)
 
+Outcome = TypeVar("Outcome")
+
 EXPIRE_ROWS = 100
+CHANGE_S = 20.0  # how long the author of a change waits for the disk
 
 
 class Unstorable(EdgepostError, ValueError):
@@ -150,6 +157,31 @@ class DiskQueue:
                     break
                 after = entries[-1].key
 
+    def requeue(self, numbers: Sequence[int] | None) -> Moved:
+        """Put what is dead (None: all) back at the end of its lane, under the epoch and seq that it had.
+
+        This and the changes below return once it is on disk, and raise Refused when nothing was done.
+        """
+        return self._change(lambda ledger, store: requeue(ledger, store, numbers, self._options.max_bytes))
+
+    def delete_dead(self, numbers: Sequence[int] | None) -> int:
+        """Forget what is dead (None: all); returns how many."""
+        return self._change(lambda _ledger, store: delete_dead(store, numbers))
+
+    def restore(self, messages: Sequence[Stored], needed: int = 0) -> int:
+        """Append messages that had been put before, under their epochs and seqs; returns how many.
+
+        Refused when there is no room for them, or for `needed` bytes: nothing is dropped in their favour.
+        """
+        rows, limit = checked(messages), self._options.max_bytes
+        return self._change(lambda ledger, store: restore(ledger, store, rows, limit, needed), len(rows))
+
+    def drop(self, lane: Lane, after: int, upto: int, older_than_s: float | None = None) -> Passed:
+        """Delete a part of what waits in a lane under keys above `after` up to `upto`; says where to go on."""
+        low, high = lane_range(lane)
+        between = max(low, after), min(high, upto + 1)
+        return self._change(lambda ledger, store: drop(ledger, store, between, older_than_s))
+
     def stats(self) -> QueueStats:
         """The figures as of the last commit."""
         with self._committer.changed:
@@ -164,6 +196,16 @@ class DiskQueue:
         """The seq last given to each topic, as of the last commit."""
         with self._committer.changed:
             return dict(self._committer.ledger.seqs)
+
+    def _change(self, apply: Callable[[Ledger, Store], Outcome], rows: int = 1) -> Outcome:
+        operation = Change(apply, Ticket(max(rows, self._options.commit_rows), self._committer.changed))  # at once
+        self._committer.add(operation)
+        if not operation.ticket.wait(CHANGE_S):
+            raise EdgepostError(f"not on disk after {CHANGE_S:g} s, and it may still be done: see `edgepost status`")
+        if operation.error:
+            raise Refused(operation.error)
+        outcome: Outcome = operation.result
+        return outcome
 
     def _remove(self, keys: Sequence[int], *, dead: str = "", dropped: str = "") -> Ticket:
         ticket = Ticket(len(keys), self._committer.changed)

@@ -3,13 +3,14 @@
 import binascii
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from agent.clock import boot_id
 from agent.delivery.record import Entry, Lane, Record
 from agent.delivery.store import CorruptStore, Store
+from agent.errors import EdgepostError
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +18,17 @@ LANE_SHIFT = 48
 EPOCH_KEY = "epoch"
 COUNTERS_KEY = "counters"
 SEQ_PREFIX = "seq/"
+DEAD_PREFIX = "dead/"
 QUEUE_FULL = "queue_full"
 TOO_OLD = "too_old"
+BY_USER = "dropped_by_user"
 MAX_DEAD = 1000
 _BATCH = 100
+_REMEMBERED = 2048  # more than can be on their way to the broker
+
+
+class Refused(EdgepostError):
+    """Nothing was done, for the reason given."""
 
 
 class Counters(msgspec.Struct):
@@ -42,7 +50,9 @@ class Item(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """A message as it lies in its lane, below its checksum."""
+
     epoch: str
     seq: int
     boot: str
@@ -50,7 +60,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode = msgspec.msgpack.Decoder(Stored).decode
 _decode_record = msgspec.msgpack.Decoder(Record).decode
 
 
@@ -66,6 +76,7 @@ class Ledger(msgspec.Struct):
     counters: Counters
     next_key: dict[Lane, int]
     seqs: dict[str, int]  # the last of each topic
+    dropped_by_user: dict[int, None] = {}  # the first keys of each such drop: these may be on their way
 
     @classmethod
     def read(cls, store: Store) -> "Ledger":
@@ -93,7 +104,7 @@ class Ledger(msgspec.Struct):
     def copy(self) -> "Ledger":
         """One that can be changed without changing this."""
         counters = msgspec.structs.replace(self.counters, dropped=dict(self.counters.dropped))
-        return Ledger(self.epoch, counters, dict(self.next_key), dict(self.seqs))
+        return Ledger(self.epoch, counters, dict(self.next_key), dict(self.seqs), dict(self.dropped_by_user))
 
     def put(self, store: Store, items: Sequence[Item], max_bytes: int, *, may_drop: bool) -> list[int] | None:
         """Write messages inside a transaction; returns their seqs, or None where there is no room."""
@@ -104,20 +115,28 @@ class Ledger(msgspec.Struct):
             seq = (seqs.get(each.topic) or self.seqs.get(each.topic, 0)) + 1
             seqs[each.topic] = seq
             numbers.append(seq)
-            values.append(seal(_encode(_Stored(self.epoch, seq, boot_id(), msgspec.Raw(each.body)))))
+            values.append(stored(Stored(self.epoch, seq, boot_id(), msgspec.Raw(each.body))))
         excess = self.counters.waiting_bytes + sum(map(len, values)) - max_bytes
         if excess > 0 and not may_drop:
             return None
         self._drop_oldest(store, excess)
         for each, value in zip(items, values, strict=True):
-            store.set(self.next_key[each.lane], value)
-            self.next_key[each.lane] += 1
-            self._count(1, len(value))
+            self.append(store, each.lane, value)
         self.counters.put += len(values)
+        self.advance(store, seqs)
+        return numbers
+
+    def append(self, store: Store, lane: Lane, value: bytes) -> None:
+        """Write a stored message at the end of its lane, inside a transaction."""
+        store.set(self.next_key[lane], value)
+        self.next_key[lane] += 1
+        self._count(1, len(value))
+
+    def advance(self, store: Store, seqs: Mapping[str, int]) -> None:
+        """Note the seq last given to each of these topics, inside a transaction."""
         self.seqs |= seqs
         for topic, seq in seqs.items():
             store.set(f"{SEQ_PREFIX}{topic}", seal(seq.to_bytes(8, "little")))
-        return numbers
 
     def remove(self, store: Store, keys: Sequence[int], *, dead: str = "", dropped: str = "") -> None:
         """Delete rows inside a transaction: delivered, or kept aside as `dead`, or `dropped`, for the reason given."""
@@ -130,6 +149,8 @@ class Ledger(msgspec.Struct):
             self._count(-1, -len(value))
             if dropped:
                 self._count_drop(Lane(key >> LANE_SHIFT), dropped)
+            if dropped == BY_USER and len(self.dropped_by_user) < _REMEMBERED:
+                self.dropped_by_user[key] = None
             if dead:
                 self._bury(store, dead, value)
 
@@ -144,8 +165,8 @@ class Ledger(msgspec.Struct):
     def _bury(self, store: Store, reason: str, value: bytes) -> None:
         """Keep what could not be delivered; of these the last MAX_DEAD, all are counted."""
         self.counters.dead += 1
-        store.set(f"dead/{self.counters.dead:012d}", seal(_encode((reason, value))))
-        store.delete(f"dead/{self.counters.dead - MAX_DEAD:012d}")
+        store.set(dead_key(self.counters.dead), seal(_encode((reason, value))))
+        store.delete(dead_key(self.counters.dead - MAX_DEAD))
 
     def _drop_oldest(self, store: Store, excess: int) -> None:
         """Make room: the oldest of the least urgent lane go first, and every one is counted."""
@@ -160,8 +181,12 @@ class Ledger(msgspec.Struct):
                     self._count_drop(lane, QUEUE_FULL)
 
     def _undrop(self, key: int) -> None:
-        """It had been dropped for want of room while it was on its way, and arrived: not lost after all."""
-        what = f"{Lane(key >> LANE_SHIFT).name.lower()}/{QUEUE_FULL}"
+        """It had been dropped while it was on its way, and arrived: not lost after all."""
+        reason = QUEUE_FULL
+        if key in self.dropped_by_user:
+            del self.dropped_by_user[key]
+            reason = BY_USER
+        what = f"{Lane(key >> LANE_SHIFT).name.lower()}/{reason}"
         if self.counters.dropped.get(what):
             self.counters.dropped[what] -= 1
 
@@ -173,6 +198,25 @@ class Ledger(msgspec.Struct):
 def lane_range(lane: Lane) -> tuple[int, int]:
     """The keys of a lane lie between these two, neither included."""
     return lane << LANE_SHIFT, (lane + 1) << LANE_SHIFT
+
+
+def dead_key(number: int) -> str:
+    """Where a message lies that was put aside."""
+    return f"{DEAD_PREFIX}{number:012d}"
+
+
+def unbury(value: bytes | None) -> tuple[str, bytes]:
+    """Why a message was put aside, and the message as it lay in its lane; raises CorruptStore."""
+    try:
+        reason, message = msgspec.msgpack.decode(unseal_row(value) or b"", type=tuple[str, bytes])
+    except msgspec.DecodeError as error:
+        raise CorruptStore("what was put aside is damaged") from error
+    return reason, message
+
+
+def stored(message: Stored) -> bytes:
+    """A message as it lies in its lane."""
+    return seal(_encode(message))
 
 
 def read_counters(value: bytes | None) -> Counters | None:

@@ -211,3 +211,23 @@ def test_commits_are_no_more_frequent_than_the_interval(tmp_path: Path) -> None:
     queue.close()
     assert 2 <= len(commits) <= 8
     assert queue.stats().put > 50
+
+
+def test_an_operation_that_fails_for_a_reason_of_its_own_does_not_stop_the_queue(
+    queue: DiskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appended = committer.Ledger.put
+
+    def faulty(self: Any, store: Any, items: Any, *arguments: Any, **options: Any) -> Any:
+        if any(b"poison" in each.body for each in items):
+            raise KeyError("a fault of ours")
+        return appended(self, store, items, *arguments, **options)
+
+    monkeypatch.setattr(committer.Ledger, "put", faulty)
+    tickets = [queue.put([telemetry(number)]) for number in range(5)]
+    poisoned = queue.put([telemetry(99, filler="poison")])
+    tickets += [queue.put([telemetry(number)]) for number in range(5, 10)]
+    assert all(ticket.wait(10) for ticket in tickets)
+    assert not poisoned.done
+    assert numbers(queue) == list(range(10))
+    assert queue.put([telemetry(10)]).wait(10)
