@@ -243,7 +243,7 @@ class Committer:
                 if isinstance(operation, Put):
                     seqs = (
                         None
-                        if held
+                        if held or self._held  # nobody overtakes who waits for room
                         else ledger.put(self.store, operation.items, limit, may_drop=self._options.may_drop)
                     )
                     if seqs is None:

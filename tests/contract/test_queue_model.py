@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -217,7 +217,14 @@ class BlockingQueueMachine(QueueMachine):
     may_drop = False
 
 
-SETTINGS = settings(max_examples=40, stateful_step_count=20, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(
+    max_examples=40,
+    stateful_step_count=20,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),  # to shrink a failure takes longer than a test may
+)
 
 TestAQueueThatMayDropDoesWhatTheModelDoes = QueueMachine.TestCase
 TestAQueueThatMayDropDoesWhatTheModelDoes.settings = SETTINGS
