@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from agent import status
+from agent import control_socket
 from agent.delivery.disk_queue import inspect
 from agent.delivery.mqtt import Broker, Connection, ConnectionLost, Received
 from agent.errors import EdgepostError
@@ -88,7 +88,7 @@ def watched(*brokers: Mosquitto) -> Iterator[list[Witness]]:
 def uplink_of(process: Agent) -> dict[str, object]:
     """What the agent's status says of its uplink, or {} while it does not answer."""
     try:
-        part: dict[str, object] = status.ask(process.runtime)["parts"].get("uplink", {})
+        part: dict[str, object] = control_socket.ask(process.runtime)["parts"].get("uplink", {})
     except (EdgepostError, ValueError):
         return {}
     return part
@@ -97,7 +97,7 @@ def uplink_of(process: Agent) -> dict[str, object]:
 def waiting(process: Agent) -> int:
     """How many messages wait on disk; -1 while there is no agent to say so."""
     try:
-        return int(status.ask(process.runtime)["queue"]["waiting"])
+        return int(control_socket.ask(process.runtime)["queue"]["waiting"])
     except (EdgepostError, ValueError):
         return -1
 
